@@ -1,0 +1,46 @@
+//! The 64-bit names of cells, peers and tables. All print as `0x` and sixteen upper-case hexadecimal
+//! digits, and parse in the grammar of [`crate::number`].
+
+use crate::number::{NumberError, parse_u64};
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "0x{:016X}", self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NumberError;
+            fn from_str(text: &str) -> Result<Self, NumberError> {
+                parse_u64(text).map($name)
+            }
+        }
+    };
+}
+
+id!(
+    /// One strongly consistent database; the same on all of its peers.
+    CellId
+);
+id!(
+    /// One server process; unique in its cell.
+    HostId
+);
+id!(
+    /// One table. Rows live under the ID; a name is only the schema's word for it.
+    TableId
+);

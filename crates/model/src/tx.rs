@@ -1,0 +1,185 @@
+//! What a client may write: values, operations on rows, and the transaction that holds them together.
+
+use crate::limits::TX_ID_DIGITS_MAX;
+use crate::{TableId, TxClock};
+use bytes::Bytes;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// What the bytes of a value are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ContentType {
+    /// One well-formed JSON value; kept byte for byte as it was sent.
+    Json,
+    /// Anything else, under the media type the client gave.
+    Other(Arc<str>),
+}
+
+/// A value and its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// The media type.
+    pub content_type: ContentType,
+    /// The bytes, as sent.
+    pub bytes: Bytes,
+}
+
+/// What one operation of a transaction does to its row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteOp {
+    /// Writes the value if the row has none; else the transaction is a collision.
+    Create(Value),
+    /// Writes nothing; only demands that the row has not changed since the condition time.
+    Hold,
+    /// Writes the value.
+    Update(Value),
+    /// Writes a tombstone, whether or not there is a value.
+    Delete,
+}
+
+/// A demand on one row beyond the transaction's condition time; failing it makes the transaction stale.
+/// These are what the `If-…` headers of HTTP say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// The row has a value.
+    Live,
+    /// The row has no value.
+    Absent,
+    /// The row has a value, and its version is one of these.
+    VersionIn(Vec<TxClock>),
+    /// The row has no value, or its version is none of these.
+    VersionNotIn(Vec<TxClock>),
+    /// The row's latest version, value or tombstone, is at or before this time.
+    NotAfter(TxClock),
+}
+
+impl Expect {
+    /// Whether a row whose latest version has this `time` (zero: never written) and is `live` meets the demand.
+    pub fn holds(&self, time: TxClock, live: bool) -> bool {
+        match self {
+            Expect::Live => live,
+            Expect::Absent => !live,
+            Expect::VersionIn(times) => live && times.contains(&time),
+            Expect::VersionNotIn(times) => !live || !times.contains(&time),
+            Expect::NotAfter(limit) => time <= *limit,
+        }
+    }
+}
+
+/// One operation on one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowOp {
+    /// The row's table.
+    pub table: TableId,
+    /// The row's key, at most [`crate::limits::KEY_BYTES_MAX`] bytes.
+    pub key: Bytes,
+    /// What to do.
+    pub op: WriteOp,
+    /// Further demands on the row; all have to hold.
+    pub expect: Vec<Expect>,
+}
+
+/// A set of operations that is written whole or not at all. No row stands in it twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// Names the transaction for good.
+    pub id: TxId,
+    /// Whether the client chose the ID, and may therefore send the transaction again.
+    pub id_from_client: bool,
+    /// Every held, updated or deleted row must have its latest version at or before this time; `None` demands nothing.
+    pub condition: Option<TxClock>,
+    /// The operations; at least one of them writes.
+    pub ops: Vec<RowOp>,
+}
+
+/// Why a transaction was not written. Nothing of it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// A created row already has a value: 409.
+    Collision {
+        /// Position in [`Transaction::ops`] of the first such row.
+        op: u32,
+    },
+    /// A row changed after the condition time or failed an [`Expect`]: 412.
+    Stale {
+        /// Position in [`Transaction::ops`] of the first such row.
+        op: u32,
+        /// The maximum latest-version time over all rows of the transaction.
+        latest: TxClock,
+    },
+}
+
+/// Why a text is not a transaction ID.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TxIdError {
+    /// It is empty or holds something other than hexadecimal digits.
+    #[error("a transaction ID is a hexadecimal number without prefix")]
+    Malformed,
+    /// It is longer than we keep.
+    #[error("a transaction ID has at most {TX_ID_DIGITS_MAX} hexadecimal digits")]
+    TooLong,
+}
+
+/// A transaction's ID: one big hexadecimal number; letter case and leading zeros do not matter.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TxId(Bytes);
+
+impl TxId {
+    /// Bytes drawn at random for an ID that the server makes up.
+    pub const RANDOM_BYTES: usize = 14;
+
+    /// An ID for a client that gave none: 160 bits, the milliseconds of `wall` (µs) first so that neighbours in
+    /// time are neighbours on disk, then `random`.
+    pub fn draw(wall: u64, random: [u8; Self::RANDOM_BYTES]) -> TxId {
+        let mut bytes = [0u8; 6 + Self::RANDOM_BYTES];
+        bytes[..6].copy_from_slice(&(wall / 1000).to_be_bytes()[2..]);
+        bytes[6..].copy_from_slice(&random);
+        TxId::from_be_bytes(&bytes)
+    }
+
+    /// The ID that is this big-endian number.
+    pub fn from_be_bytes(bytes: &[u8]) -> TxId {
+        let start = bytes.iter().position(|b| *b != 0).unwrap_or(bytes.len());
+        TxId(Bytes::copy_from_slice(&bytes[start..]))
+    }
+
+    /// The number, big-endian, without leading zero bytes; empty for zero.
+    pub fn as_be_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl FromStr for TxId {
+    type Err = TxIdError;
+    fn from_str(text: &str) -> Result<Self, TxIdError> {
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(TxIdError::Malformed);
+        }
+        let digits = text.trim_start_matches('0').as_bytes();
+        if TX_ID_DIGITS_MAX < digits.len() {
+            return Err(TxIdError::TooLong);
+        }
+        let nibble = |b: u8| (b as char).to_digit(16).unwrap_or(0) as u8;
+        let mut bytes = Vec::with_capacity(digits.len().div_ceil(2));
+        let (first, rest) = digits.split_at(digits.len() % 2);
+        bytes.extend(first.iter().map(|b| nibble(*b)));
+        bytes.extend(rest.chunks_exact(2).map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])));
+        Ok(TxId(Bytes::from(bytes)))
+    }
+}
+
+impl fmt::Display for TxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("0");
+        }
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for TxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TxId({self})")
+    }
+}

@@ -16,11 +16,11 @@ pub mod schema;
 pub mod tx;
 pub mod window;
 
-pub use atlas::{Atlas, AtlasError, Cohort};
+pub use atlas::{Atlas, AtlasError, Cohort, CohortFault};
 pub use clock::{FutureTime, HybridClock, TxClock};
 pub use ids::{CellId, HostId, TableId};
 pub use number::NumberError;
 pub use row::{Slice, SliceError, row_hash};
-pub use schema::{Retain, Schema, SchemaError, TableSchema};
+pub use schema::{RESERVED_NAMES, Retain, Schema, SchemaError, SchemaFault, SchemaProblem, TableSchema};
 pub use tx::{ContentType, Expect, Refusal, RowOp, Transaction, TxId, TxIdError, Value, WriteOp};
 pub use window::{Pick, Window};

@@ -14,5 +14,9 @@ pub const CONTENT_TYPE_BYTES_MAX: usize = 256;
 pub const TX_ID_DIGITS_MAX: usize = 512;
 /// How far ahead of the wall clock a client may read, condition or scan: five minutes.
 pub const SKEW_MAX_MICROS: u64 = 300_000_000;
+/// Longest schema text in bytes.
+pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
+/// Longest atlas in JSON, in bytes: some thirty thousand cohorts of three peers.
+pub const ATLAS_BYTES_MAX: usize = 4 << 20;
 
 const _: () = assert!(VALUE_BYTES_MAX < BATCH_BYTES_MAX, "a full value has to fit in one batch");

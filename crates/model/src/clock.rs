@@ -108,3 +108,116 @@ impl HybridClock {
         if latest < asked { Err(FutureTime { asked, latest }) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const WALL: u64 = 1_436_030_454_000_000;
+
+    #[test]
+    fn on_an_idle_clock_a_write_gets_the_microsecond_after_now() {
+        let mut clock = HybridClock::starting_after(TxClock::ZERO);
+        assert_eq!(clock.issue(WALL, TxClock::ZERO), TxClock(WALL + 1));
+    }
+
+    #[test]
+    fn a_wall_clock_set_back_does_not_set_the_times_back() {
+        let mut clock = HybridClock::starting_after(TxClock::ZERO);
+        let before = clock.issue(WALL, TxClock::ZERO);
+        let hour = 3_600_000_000;
+        assert_eq!(clock.now(WALL - hour), before);
+        assert_eq!(clock.issue(WALL - hour, TxClock::ZERO), before.next());
+    }
+
+    #[test]
+    fn a_clock_started_after_a_floor_stays_above_it() {
+        let mut clock = HybridClock::starting_after(TxClock(WALL + 7));
+        assert_eq!(clock.issue(WALL, TxClock::ZERO), TxClock(WALL + 8));
+    }
+
+    #[test]
+    fn a_write_is_later_than_the_rows_it_replaces() {
+        let mut clock = HybridClock::starting_after(TxClock::ZERO);
+        assert_eq!(clock.issue(WALL, TxClock(WALL + 99)), TxClock(WALL + 100));
+    }
+
+    #[test]
+    fn a_time_five_minutes_ahead_is_refused_and_one_microsecond_less_is_not() {
+        let clock = HybridClock::starting_after(TxClock::ZERO);
+        let latest = TxClock(WALL + SKEW_MAX_MICROS - 1);
+        assert_eq!(clock.check_asked(WALL, latest), Ok(()));
+        let asked = latest.next();
+        assert_eq!(clock.check_asked(WALL, asked), Err(FutureTime { asked, latest }));
+        assert!(clock.check_asked(WALL, TxClock::MAX).is_err());
+    }
+
+    #[test]
+    fn a_time_we_gave_out_is_accepted_after_the_wall_clock_was_set_back_a_day() {
+        let mut clock = HybridClock::starting_after(TxClock::ZERO);
+        let given = clock.issue(WALL, TxClock::ZERO);
+        let yesterday = WALL - 86_400_000_000;
+        assert_eq!(clock.check_asked(yesterday, given), Ok(()));
+        assert!(clock.check_asked(yesterday, given.next()).is_err());
+    }
+
+    #[test]
+    fn clients_cannot_walk_the_clock_ahead_step_by_step() {
+        let mut clock = HybridClock::starting_after(TxClock::ZERO);
+        for _ in 0..3 {
+            let asked = TxClock(clock.now(WALL).0 + SKEW_MAX_MICROS - 1);
+            if clock.check_asked(WALL, asked).is_ok() {
+                clock.promise(asked);
+            }
+        }
+        assert_eq!(clock.last(), TxClock(WALL + SKEW_MAX_MICROS - 1));
+    }
+
+    #[test]
+    fn times_stop_at_the_ends_of_their_range() {
+        assert_eq!(TxClock::MAX.next(), TxClock::MAX);
+        assert_eq!(TxClock::ZERO.prev(), TxClock::ZERO);
+        assert_eq!(TxClock(1_999_999).seconds(), 1);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Issue { wall: u64, after: u64 },
+        Promise { read: u64 },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        // A small range, so that equal and decreasing readings are common.
+        let step = prop_oneof![
+            (0..50u64, 0..50u64).prop_map(|(wall, after)| Step::Issue { wall, after }),
+            (0..50u64).prop_map(|read| Step::Promise { read }),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn no_time_is_issued_twice_or_at_or_before_a_promise(floor in 0..50u64, steps in steps()) {
+            let mut clock = HybridClock::starting_after(TxClock(floor));
+            let mut forbidden = TxClock(floor);
+            for step in steps {
+                match step {
+                    Step::Issue { wall, after } => {
+                        let issued = clock.issue(wall, TxClock(after));
+                        prop_assert!(forbidden < issued);
+                        prop_assert!(wall < issued.0 && after < issued.0);
+                        // And not later than these call for.
+                        prop_assert_eq!(issued, forbidden.max(TxClock(wall)).max(TxClock(after)).next());
+                        forbidden = issued;
+                    }
+                    Step::Promise { read } => {
+                        clock.promise(TxClock(read));
+                        forbidden = forbidden.max(TxClock(read));
+                    }
+                }
+                prop_assert_eq!(clock.last(), forbidden);
+            }
+        }
+    }
+}

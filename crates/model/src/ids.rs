@@ -44,3 +44,22 @@ id!(
     /// One table. Rows live under the ID; a name is only the schema's word for it.
     TableId
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_id_prints_all_its_sixteen_digits() {
+        assert_eq!(TableId(0xBE).to_string(), "0x00000000000000BE");
+        assert_eq!(format!("{:?}", HostId(1)), "HostId(0x0000000000000001)");
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_reads_back_as_printed(id: u64) {
+            prop_assert_eq!(CellId(id).to_string().parse(), Ok(CellId(id)));
+        }
+    }
+}

@@ -85,6 +85,7 @@ impl Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_hash_agrees_with_the_published_vectors() {
@@ -102,5 +103,96 @@ mod tests {
         for (table, key, hash) in vectors {
             assert_eq!(row_hash(TableId(table), key.as_bytes()), hash, "table {table} key {key}");
         }
+    }
+
+    #[test]
+    fn rows_fall_into_the_published_slices() {
+        // Table, key, and the slice of 2, 4, 8 and 16.
+        let rows: [(u64, &str, [i64; 4]); 9] = [
+            (1, "apple", [1, 1, 1, 9]),
+            (1, "banana", [0, 0, 4, 12]),
+            (1, "grape", [0, 2, 2, 10]),
+            (1, "kiwi", [0, 0, 0, 0]),
+            (1, "orange", [1, 1, 5, 13]),
+            (1, "a", [0, 0, 0, 8]),
+            (1, "c", [1, 3, 3, 11]),
+            (0xBE, "apple", [1, 3, 7, 7]),
+            (0xBE, "grape", [1, 1, 5, 13]),
+        ];
+        for (table, key, slices) in rows {
+            for (slice, nslices) in slices.into_iter().zip([2, 4, 8, 16]) {
+                assert_eq!(
+                    owners(TableId(table), key.as_bytes(), nslices),
+                    [slice],
+                    "{table} {key} {nslices}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_slice_needs_a_power_of_two_and_a_number_below_it() {
+        for nslices in [0, -1, -2, 3, 6, 7, i64::MIN, i64::MAX, 1 << 32, (1 << 32) + 1] {
+            assert_eq!(Slice::new(0, nslices), Err(SliceError::Count), "{nslices}");
+        }
+        for (slice, nslices) in [(-1, 1), (1, 1), (4, 4), (i64::MIN, 8), (i64::MAX, 8), (1 << 32, 8)] {
+            assert_eq!(Slice::new(slice, nslices), Err(SliceError::Range), "{slice} {nslices}");
+        }
+        let last = Slice::new((1 << 31) - 1, 1 << 31).unwrap();
+        assert_eq!((last.slice(), last.nslices()), ((1 << 31) - 1, 1 << 31));
+        assert_eq!(Slice::new(0, 1), Ok(Slice::ALL));
+    }
+
+    #[test]
+    fn the_whole_table_holds_every_row() {
+        assert!(Slice::ALL.contains(TableId(7), b""));
+        assert!(Slice::ALL.contains(TableId(7), b"any"));
+    }
+
+    /// The slices of so many that hold the row.
+    fn owners(table: TableId, key: &[u8], nslices: i64) -> Vec<i64> {
+        (0..nslices).filter(|s| Slice::new(*s, nslices).unwrap().contains(table, key)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_is_in_exactly_one_slice(table: u64, key in prop::collection::vec(any::<u8>(), 0..40), log in 0..7u32) {
+            prop_assert_eq!(owners(TableId(table), &key, 1 << log).len(), 1);
+        }
+
+        #[test]
+        fn a_slice_is_two_slices_of_twice_as_many(table: u64, key in prop::collection::vec(any::<u8>(), 0..40), log in 0..6u32) {
+            let (table, n) = (TableId(table), 1i64 << log);
+            for i in 0..n {
+                let coarse = Slice::new(i, n).unwrap().contains(table, &key);
+                let low = Slice::new(i, 2 * n).unwrap().contains(table, &key);
+                let high = Slice::new(i + n, 2 * n).unwrap().contains(table, &key);
+                prop_assert_eq!(coarse, low || high);
+            }
+        }
+
+        #[test]
+        fn the_hash_is_that_of_the_parts_written_one_after_another(table: u64, key in prop::collection::vec(any::<u8>(), 0..40)) {
+            let mut bytes = table.to_le_bytes().to_vec();
+            bytes.extend((key.len() as u32).to_le_bytes());
+            bytes.extend(&key);
+            prop_assert_eq!(row_hash(TableId(table), &key), murmur3_32(&bytes));
+        }
+    }
+
+    /// MurmurHash3_x86_32 with seed 0 in the plainest form, byte by byte.
+    fn murmur3_32(bytes: &[u8]) -> u32 {
+        let mut h = 0u32;
+        for block in bytes.chunks(4) {
+            let k = block.iter().rev().fold(0u32, |k, b| k << 8 | u32::from(*b));
+            h ^= k.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
+            if block.len() == 4 {
+                h = h.rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64);
+            }
+        }
+        h ^= bytes.len() as u32;
+        h = (h ^ h >> 16).wrapping_mul(0x85eb_ca6b);
+        h = (h ^ h >> 13).wrapping_mul(0xc2b2_ae35);
+        h ^ h >> 16
     }
 }

@@ -183,3 +183,108 @@ impl fmt::Debug for TxId {
         write!(f, "TxId({self})")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(text: &str) -> TxId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn letter_case_and_leading_zeros_of_an_id_do_not_matter() {
+        assert_eq!(id("aBc"), id("ABC"));
+        assert_eq!(id("000abc"), id("0abc"));
+        assert_eq!(id("0abc"), TxId::from_be_bytes(&[0, 0x0a, 0xbc]));
+        assert_ne!(id("abc"), id("abc0"));
+    }
+
+    #[test]
+    fn zero_is_an_id() {
+        assert_eq!(id("0"), id("0000"));
+        assert_eq!(id("0").as_be_bytes(), b"");
+        assert_eq!(id("0").to_string(), "0");
+    }
+
+    #[test]
+    fn only_hexadecimal_digits_make_an_id() {
+        for text in ["", "0x1", "g", " 1", "1 ", "-1", "+1", "١", "12 34"] {
+            assert_eq!(text.parse::<TxId>(), Err(TxIdError::Malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_has_a_bounded_number_of_digits_not_counting_leading_zeros() {
+        let longest = "f".repeat(TX_ID_DIGITS_MAX);
+        assert_eq!(id(&format!("000{longest}")).to_string(), longest);
+        assert_eq!(format!("1{longest}").parse::<TxId>(), Err(TxIdError::TooLong));
+        assert_eq!("f".repeat(1 << 20).parse::<TxId>(), Err(TxIdError::TooLong));
+    }
+
+    #[test]
+    fn a_drawn_id_begins_with_the_milliseconds() {
+        let drawn = TxId::draw(0x0123_4567_89ab * 1000 + 999, [0xee; TxId::RANDOM_BYTES]);
+        assert_eq!(drawn.to_string(), format!("0123456789ab{}", "ee".repeat(TxId::RANDOM_BYTES)));
+    }
+
+    #[test]
+    fn a_row_meets_exactly_the_demands_that_are_true_of_it() {
+        let (zero, five, six) = (TxClock::ZERO, TxClock(5), TxClock(6));
+        let never = (zero, false);
+        let live = (five, true);
+        let deleted = (five, false);
+        // Each demand, and whether a row never written, live since 5, or deleted at 5 meets it.
+        let cases = [
+            (Expect::Live, [false, true, false]),
+            (Expect::Absent, [true, false, true]),
+            (Expect::VersionIn(vec![five, six]), [false, true, false]),
+            (Expect::VersionIn(vec![zero, six]), [false, false, false]),
+            (Expect::VersionIn(vec![]), [false, false, false]),
+            (Expect::VersionNotIn(vec![five, six]), [true, false, true]),
+            (Expect::VersionNotIn(vec![zero, six]), [true, true, true]),
+            (Expect::VersionNotIn(vec![]), [true, true, true]),
+            (Expect::NotAfter(TxClock(4)), [true, false, false]),
+            (Expect::NotAfter(five), [true, true, true]),
+            (Expect::NotAfter(zero), [true, false, false]),
+        ];
+        for (expect, holds) in cases {
+            let got = [never, live, deleted].map(|(time, live)| expect.holds(time, live));
+            assert_eq!(got, holds, "{expect:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_reads_back_as_printed(bytes in prop::collection::vec(any::<u8>(), 0..TX_ID_DIGITS_MAX / 2)) {
+            let id = TxId::from_be_bytes(&bytes);
+            prop_assert_eq!(id.to_string().parse(), Ok(id.clone()));
+            prop_assert_eq!(id.to_string().to_uppercase().parse(), Ok(id.clone()));
+            prop_assert_eq!(TxId::from_be_bytes(id.as_be_bytes()), id);
+        }
+
+        #[test]
+        fn the_digits_of_an_id_are_kept(text in "[0-9a-fA-F]{1,60}") {
+            let digits = |text: &str| text.to_lowercase().trim_start_matches('0').to_owned();
+            prop_assert_eq!(digits(&id(&text).to_string()), digits(&text));
+        }
+
+        #[test]
+        fn any_text_is_an_id_or_an_error(text in "\\PC{0,40}") {
+            let sound = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+            prop_assert_eq!(text.parse::<TxId>().is_ok(), sound);
+        }
+
+        #[test]
+        fn demands_on_versions_are_each_others_opposite(time: u64, live: bool, times in prop::collection::vec(any::<u64>(), 0..4)) {
+            let mut times: Vec<TxClock> = times.into_iter().map(TxClock).collect();
+            if time % 2 == 0 {
+                times.push(TxClock(time));
+            }
+            let within = Expect::VersionIn(times.clone()).holds(TxClock(time), live);
+            prop_assert_ne!(within, Expect::VersionNotIn(times).holds(TxClock(time), live));
+            prop_assert_eq!(within, live && time % 2 == 0);
+        }
+    }
+}

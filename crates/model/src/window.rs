@@ -51,3 +51,20 @@ pub struct Window {
     /// Inclusive upper bound.
     pub until: TxClock,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pick_is_known_by_its_name_in_any_letter_case() {
+        for pick in [Pick::Latest, Pick::Between, Pick::Through] {
+            assert_eq!(pick.name().parse(), Ok(pick));
+            assert_eq!(pick.name().to_uppercase().parse(), Ok(pick));
+        }
+        for text in ["", "newest", "latest ", "late"] {
+            assert_eq!(text.parse::<Pick>(), Err(PickError), "{text}");
+        }
+        assert_eq!(Pick::default(), Pick::Latest);
+    }
+}

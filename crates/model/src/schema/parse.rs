@@ -191,7 +191,8 @@ impl<'a> Parser<'a> {
                     }
                     return;
                 }
-                Token::Mark(b';') if open == 0 => return,
+                // Before a closing brace it ends a field of the table whose opening brace is missing.
+                Token::Mark(b';') if open == 0 && self.token != Token::Mark(b'}') => return,
                 _ => {}
             }
         }

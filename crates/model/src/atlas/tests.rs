@@ -266,6 +266,8 @@ fn fewer_cohorts_show_once_every_half_has_settled_alike() {
     let then = now.next(&[settled(&[1])]).unwrap();
     assert_eq!(then, atlas(3, &[settled(&[1]), issuing(&[2], &[1])]));
     assert_eq!(then.clone().shrunk_to(1), then, "not before it has settled");
+    let alike = atlas(3, &[moving(&[1], &[2]), moving(&[1], &[2])]);
+    assert_eq!(alike.clone().shrunk_to(1), alike, "nor while both halves move alike");
     let done = atlas(4, &[settled(&[1]), settled(&[1])]);
     assert_eq!(done.clone().shrunk_to(1), atlas(4, &[settled(&[1])]));
     assert_eq!(done.clone().shrunk_to(2), done, "two were asked for");

@@ -135,6 +135,7 @@ fn each_fault_is_found_where_it_is() {
         ("Table fruit { id : 1; };", SchemaFault::Clause),
         (";", SchemaFault::Clause),
         ("table fruit id : 1; };", SchemaFault::Clause),
+        ("index fruit { by { id : 1; } };", SchemaFault::Clause),
         ("table fruit { id : 1;", SchemaFault::Clause),
         ("table fruit", SchemaFault::Clause),
         ("table", SchemaFault::Name),
@@ -224,6 +225,12 @@ nonsense;
 
 ";
     assert_eq!(Schema::parse(text).unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn the_line_shown_has_no_carriage_return() {
+    let told = Schema::parse("table a {\r\n id : x;\r\n};\r\n").unwrap_err().to_string();
+    assert_eq!(told, "Expected long at line 2\n id : x;\n      ^\n\n");
 }
 
 #[test]

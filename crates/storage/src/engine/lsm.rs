@@ -1,0 +1,448 @@
+//! The engine on disk: four LSM trees (crate `lsm-tree`, the engine inside fjall 3) under one sequence counter.
+//!
+//! A write goes into the memtables of all trees under one sequence number and is then published by raising
+//! [`Shared::visible`]; views read below it. A checkpoint seals all four memtables at one point between two
+//! writes and flushes them in the order of [`Keyspace::ALL`]. There is no journal here: the durable log is ours.
+//!
+//! What `lsm-tree` checks by itself: every block of a table (data, index, filter, meta) carries a 128-bit xxh3 of
+//! its bytes and a checksum of its header, tested whenever it is read from disk. What it does not check, and
+//! [`check`] does before the trees are opened: the version file that lists the tables, and the footers of table files.
+
+mod background;
+mod check;
+mod checkpoint;
+mod filter;
+mod version_file;
+
+use super::{
+    DropRule, Engine, EngineError, EngineStats, Keyspace, Range, VerifyReport, View, WriteBatch,
+    is_empty_range,
+};
+use background::Workers;
+use bytes::Bytes;
+use filter::RuleSlot;
+use lsm_tree::config::{BlockSizePolicy, RestartIntervalPolicy};
+use lsm_tree::{
+    AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, SeqNo,
+    SequenceNumberCounter, Tree, ValueType,
+};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Key of the position in [`Keyspace::Meta`]; starts with [`super::ENGINE_KEY`].
+const POSITION_KEY: &[u8] = b"\0position";
+
+/// How an [`LsmEngine`] uses the machine.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Bytes of the block cache that all keyspaces share. Fixed while the engine is open.
+    pub cache_bytes: u64,
+    /// Bytes of all memtables together at which a checkpoint starts by itself.
+    pub write_buffer_bytes: u64,
+    /// Threads that compact; at least one. One more thread runs checkpoints.
+    pub compaction_threads: usize,
+    /// Table files kept open at once.
+    pub open_files_max: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            cache_bytes: 64 << 20,
+            write_buffer_bytes: 64 << 20,
+            compaction_threads: 1,
+            open_files_max: 256,
+        }
+    }
+}
+
+/// An [`Engine`] on disk. Dropping it stops its threads; what was not checkpointed is then gone.
+pub struct LsmEngine {
+    shared: Arc<Shared>,
+    workers: Workers,
+}
+
+/// What callers and background threads share.
+struct Shared {
+    dir: PathBuf,
+    /// By [`Keyspace::slot`].
+    trees: [Tree; 4],
+    cache: Arc<Cache>,
+    /// Numbers batches, and also the trees' own changes of version.
+    sequence: SequenceNumberCounter,
+    /// Views see what was written with a lower sequence number.
+    ///
+    /// Not the counter the trees are opened with: they raise theirs whenever a flush or compaction ends, which may be
+    /// in the middle of a batch.
+    visible: AtomicU64,
+    /// Sequence bounds of the views alive, and how many there are of each.
+    views: Mutex<BTreeMap<SeqNo, usize>>,
+    /// Held while a batch goes in and while memtables are sealed.
+    writer: Mutex<Writer>,
+    /// Held by the checkpoint under way.
+    checkpoint: Mutex<()>,
+    durable: AtomicU64,
+    /// Bytes in active and in sealed memtables.
+    unflushed: AtomicU64,
+    write_buffer: AtomicU64,
+    /// The most sorted runs any tree has in its level 0.
+    l0_runs: AtomicU64,
+    rule: Arc<RuleSlot>,
+    stalled: AtomicBool,
+    checkpoints: AtomicU64,
+    /// Why the last checkpoint failed, and whether for lack of space.
+    trouble: Mutex<Option<(String, bool)>>,
+    signals: background::Signals,
+}
+
+struct Writer {
+    /// Last position written; 0 at first.
+    position: u64,
+    /// Bytes written since the memtables were last sealed.
+    active_bytes: u64,
+}
+
+impl LsmEngine {
+    /// Opens the store in `dir`, or creates one if there is none.
+    ///
+    /// Tests the checksums of everything that says which tables there are; the tables themselves are tested as they are
+    /// read, and all at once by [`Engine::verify`]. The caller makes sure that no other process has the store open.
+    pub fn open(dir: &Path, options: EngineOptions) -> Result<LsmEngine, EngineError> {
+        std::fs::create_dir_all(dir).map_err(|e| EngineError::io(format!("create {}", dir.display()), e))?;
+        check::before_open(dir)?;
+        let cache = Arc::new(Cache::with_capacity_bytes(options.cache_bytes));
+        let files = Arc::new(DescriptorTable::new(options.open_files_max.max(16)));
+        let sequence = SequenceNumberCounter::new(1);
+        let rule = Arc::new(RuleSlot::default());
+        let mut trees = Vec::with_capacity(4);
+        for keyspace in Keyspace::ALL {
+            let path = dir.join(keyspace.name());
+            let config = Config::new(&path, sequence.clone(), SequenceNumberCounter::default())
+                .use_cache(cache.clone())
+                .use_descriptor_table(Some(files.clone()))
+                .data_block_size_policy(BlockSizePolicy::all(block_bytes(keyspace)))
+                // Each key whole: iteration can then hand out keys as parts of the block instead of copies.
+                .data_block_restart_interval_policy(RestartIntervalPolicy::all(1))
+                .with_compaction_filter_factory(filter::factory(keyspace, rule.clone()));
+            trees.push(open_tree(config, &path)?);
+        }
+        let trees: [Tree; 4] = match trees.try_into() {
+            Ok(trees) => trees,
+            Err(_) => unreachable!("one tree was opened for each of the four keyspaces"),
+        };
+        check::mark_complete(dir)?;
+        let next =
+            trees.iter().filter_map(AbstractTree::get_highest_seqno).max().map_or(1, |highest| highest + 1);
+        sequence.fetch_max(next);
+        let position = read_position(&trees[Keyspace::Meta.slot()], dir)?;
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            trees,
+            cache,
+            sequence,
+            visible: AtomicU64::new(next),
+            views: Mutex::default(),
+            writer: Mutex::new(Writer { position, active_bytes: 0 }),
+            checkpoint: Mutex::default(),
+            durable: AtomicU64::new(position),
+            unflushed: AtomicU64::new(0),
+            write_buffer: AtomicU64::new(options.write_buffer_bytes.max(1 << 16)),
+            l0_runs: AtomicU64::new(0),
+            rule,
+            stalled: AtomicBool::new(false),
+            checkpoints: AtomicU64::new(0),
+            trouble: Mutex::default(),
+            signals: background::Signals::default(),
+        });
+        shared.rule.follow(&shared);
+        let workers = Workers::start(&shared, options.compaction_threads.max(1))?;
+        Ok(LsmEngine { shared, workers })
+    }
+}
+
+impl std::ops::Drop for LsmEngine {
+    fn drop(&mut self) {
+        self.workers.stop(&self.shared);
+    }
+}
+
+/// Bytes of a block before compression: small where single rows are looked up, larger where runs are read.
+fn block_bytes(keyspace: Keyspace) -> u32 {
+    match keyspace {
+        Keyspace::Head | Keyspace::Tx | Keyspace::Meta => 4 << 10,
+        Keyspace::Past => 16 << 10,
+    }
+}
+
+fn open_tree(config: Config, path: &Path) -> Result<Tree, EngineError> {
+    // What a tree parses here was tested before; should something slip through, a panic in its parser is damage too.
+    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()));
+    match opened {
+        Ok(Ok(AnyTree::Standard(tree))) => Ok(tree),
+        Ok(Ok(AnyTree::Blob(_))) => Err(EngineError::Damaged {
+            what: path.display().to_string(),
+            detail: "it is a tree with separated values, which we never make".to_owned(),
+        }),
+        Ok(Err(e)) => Err(check::tree_error(path, e)),
+        Err(_) => Err(EngineError::Damaged {
+            what: path.display().to_string(),
+            detail: "its tables cannot be parsed".to_owned(),
+        }),
+    }
+}
+
+fn read_position(meta: &Tree, dir: &Path) -> Result<u64, EngineError> {
+    let path = dir.join(Keyspace::Meta.name());
+    let value = meta.get(POSITION_KEY, SeqNo::MAX).map_err(|e| check::tree_error(&path, e))?;
+    match value {
+        None => Ok(0),
+        Some(value) => match <[u8; 8]>::try_from(&value[..]) {
+            Ok(bytes) => Ok(u64::from_le_bytes(bytes)),
+            Err(_) => Err(EngineError::Damaged {
+                what: path.display().to_string(),
+                detail: format!("the position has {} bytes instead of 8", value.len()),
+            }),
+        },
+    }
+}
+
+/// Locks a mutex whose guarded state is whole even if a holder panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn tree(&self, keyspace: Keyspace) -> &Tree {
+        &self.trees[keyspace.slot()]
+    }
+
+    fn path(&self, keyspace: Keyspace) -> PathBuf {
+        self.dir.join(keyspace.name())
+    }
+
+    /// The sequence number below which no view alive, and none still to come, needs shadowed entries or old versions
+    /// of the list of tables.
+    fn watermark(&self) -> SeqNo {
+        let views = lock(&self.views);
+        let visible = self.visible.load(Ordering::Acquire);
+        views.keys().next().map_or(visible, |oldest| visible.min(*oldest))
+    }
+
+    /// Waits while flushes or compactions are far behind; says so if that is hopeless.
+    fn wait_for_room(&self) -> Result<(), EngineError> {
+        const L0_RUNS_MAX: u64 = 24;
+        const ROUND: Duration = Duration::from_millis(200);
+        const ROUNDS_MAX: u32 = 25;
+        for _ in 0..ROUNDS_MAX {
+            let budget = self.write_buffer.load(Ordering::Relaxed);
+            let unflushed = self.unflushed.load(Ordering::Acquire);
+            let behind =
+                budget.saturating_mul(2) <= unflushed || L0_RUNS_MAX <= self.l0_runs.load(Ordering::Relaxed);
+            if !behind {
+                self.stalled.store(false, Ordering::Relaxed);
+                return Ok(());
+            }
+            self.stalled.store(true, Ordering::Relaxed);
+            if let Some((why, full)) = lock(&self.trouble).clone() {
+                // The flush will be retried; until then, memory is all there is.
+                return match budget.saturating_mul(4) <= unflushed {
+                    false => Ok(()),
+                    true if full => Err(EngineError::Full { what: self.dir.display().to_string() }),
+                    true => Err(EngineError::Io {
+                        what: format!("flush {}", self.dir.display()),
+                        source: std::io::Error::other(why),
+                    }),
+                };
+            }
+            self.signals.request_checkpoint();
+            self.signals.wait_for_progress(ROUND);
+        }
+        Ok(())
+    }
+
+    fn read_error(&self, keyspace: Keyspace, error: lsm_tree::Error) -> EngineError {
+        match check::tree_error(&self.path(keyspace), error) {
+            EngineError::Damaged { what, detail } => self.blame(keyspace, what, detail),
+            other => other,
+        }
+    }
+
+    /// Damage names the file it is in, if looking for it does not take too long.
+    fn blame(&self, keyspace: Keyspace, what: String, detail: String) -> EngineError {
+        const SEARCH_BYTES_MAX: u64 = 256 << 20;
+        let tree = self.tree(keyspace);
+        if tree.disk_space() <= SEARCH_BYTES_MAX {
+            let mut report = VerifyReport::default();
+            if check::verify_tree(&self.path(keyspace), tree, &mut report).is_ok()
+                && let Some(damage) = report.damaged.into_iter().next()
+            {
+                return EngineError::Damaged { what: damage.what, detail: damage.detail };
+            }
+        }
+        EngineError::Damaged { what, detail }
+    }
+}
+
+impl Engine for LsmEngine {
+    fn write(&self, mut batch: WriteBatch, position: u64) -> Result<(), EngineError> {
+        let shared = &*self.shared;
+        shared.wait_for_room()?;
+        let mut writer = lock(&shared.writer);
+        if position <= writer.position {
+            return Err(EngineError::OutOfOrder { given: position, last: writer.position });
+        }
+        batch.push(
+            Keyspace::Meta,
+            Bytes::from_static(POSITION_KEY),
+            Bytes::copy_from_slice(&position.to_le_bytes()),
+        );
+        let seqno = shared.sequence.next();
+        let mut bytes = 0;
+        for keyspace in Keyspace::ALL {
+            let entries = batch.take(keyspace);
+            if entries.is_empty() {
+                continue;
+            }
+            // Nobody seals it meanwhile, since that takes the writer's lock.
+            let memtable = shared.tree(keyspace).active_memtable();
+            // Two entries of one key and sequence number would be one too many: the last one wins.
+            for (key, value) in last_of_each_key(entries) {
+                let entry = match value {
+                    Some(value) => InternalValue::from_components(key, value, seqno, ValueType::Value),
+                    None => InternalValue::new_tombstone(key, seqno),
+                };
+                bytes += memtable.insert(entry).0;
+            }
+        }
+        shared.visible.fetch_max(seqno + 1, Ordering::AcqRel);
+        writer.position = position;
+        writer.active_bytes += bytes;
+        drop(writer);
+        let unflushed = shared.unflushed.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        if shared.write_buffer.load(Ordering::Relaxed) <= unflushed {
+            shared.signals.request_checkpoint();
+        }
+        Ok(())
+    }
+
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        let value = self.shared.tree(keyspace).get(key, SeqNo::MAX);
+        Ok(value.map_err(|e| self.shared.read_error(keyspace, e))?.map(Bytes::from))
+    }
+
+    fn view(&self) -> Result<Box<dyn View>, EngineError> {
+        let mut views = lock(&self.shared.views);
+        let seqno = self.shared.visible.load(Ordering::Acquire);
+        *views.entry(seqno).or_insert(0) += 1;
+        drop(views);
+        Ok(Box::new(LsmView { shared: self.shared.clone(), seqno }))
+    }
+
+    fn checkpoint(&self) -> Result<u64, EngineError> {
+        self.shared.run_checkpoint()
+    }
+
+    fn durable_position(&self) -> u64 {
+        self.shared.durable.load(Ordering::Acquire)
+    }
+
+    fn set_drop_rule(&self, rule: DropRule) {
+        self.shared.rule.set(rule);
+    }
+
+    fn compact(&self, keyspace: Keyspace) -> Result<(), EngineError> {
+        let shared = &*self.shared;
+        let tree = shared.tree(keyspace);
+        if tree.table_count() == 0 {
+            return Ok(());
+        }
+        let done = tree.major_compact(background::TABLE_BYTES, shared.watermark());
+        shared.note_runs();
+        done.map_err(|e| shared.read_error(keyspace, e))
+    }
+
+    fn set_memory(&self, _cache_bytes: u64, write_buffer_bytes: u64) {
+        // The cache of the trees cannot be resized; the next open takes a new size.
+        self.shared.write_buffer.store(write_buffer_bytes.max(1 << 16), Ordering::Relaxed);
+        self.shared.signals.request_look();
+    }
+
+    fn stats(&self) -> EngineStats {
+        let shared = &*self.shared;
+        let stats = EngineStats {
+            disk_bytes: std::array::from_fn(|slot| shared.trees[slot].disk_space()),
+            tables: std::array::from_fn(|slot| shared.trees[slot].table_count()),
+            l0_runs: std::array::from_fn(|slot| shared.trees[slot].l0_run_count()),
+            memtable_bytes: shared.unflushed.load(Ordering::Acquire),
+            cache_bytes: shared.cache.size(),
+            cache_bytes_max: shared.cache.capacity(),
+            write_buffer_bytes: shared.write_buffer.load(Ordering::Relaxed),
+            versions_reclaimed: shared.rule.reclaimed(),
+            checkpoints: shared.checkpoints.load(Ordering::Relaxed),
+            views: lock(&shared.views).values().sum(),
+            stalled: shared.stalled.load(Ordering::Relaxed),
+            trouble: lock(&shared.trouble).as_ref().map(|(why, _)| why.clone()),
+        };
+        background::publish(&stats);
+        stats
+    }
+
+    fn verify(&self) -> Result<VerifyReport, EngineError> {
+        let mut report = VerifyReport::default();
+        check::verify_marker(&self.shared.dir, &mut report)?;
+        for keyspace in Keyspace::ALL {
+            check::verify_tree(&self.shared.path(keyspace), self.shared.tree(keyspace), &mut report)?;
+        }
+        Ok(report)
+    }
+}
+
+/// Keeps the last entry of every key; cheap when there are no repetitions.
+fn last_of_each_key(mut entries: Vec<(Bytes, Option<Bytes>)>) -> Vec<(Bytes, Option<Bytes>)> {
+    if entries.windows(2).all(|pair| pair[0].0 < pair[1].0) {
+        return entries;
+    }
+    entries.reverse();
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    entries.dedup_by(|later, kept| later.0 == kept.0);
+    entries
+}
+
+struct LsmView {
+    shared: Arc<Shared>,
+    seqno: SeqNo,
+}
+
+impl std::ops::Drop for LsmView {
+    fn drop(&mut self) {
+        let mut views = lock(&self.shared.views);
+        if let Some(count) = views.get_mut(&self.seqno) {
+            *count -= 1;
+            if *count == 0 {
+                views.remove(&self.seqno);
+            }
+        }
+    }
+}
+
+impl View for LsmView {
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        let value = self.shared.tree(keyspace).get(key, self.seqno);
+        Ok(value.map_err(|e| self.shared.read_error(keyspace, e))?.map(Bytes::from))
+    }
+
+    fn range<'a>(&'a self, keyspace: Keyspace, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Range<'a> {
+        if is_empty_range(from, to) {
+            return Box::new(std::iter::empty());
+        }
+        let entries = self.shared.tree(keyspace).range::<&[u8], _>((from, to), self.seqno, None);
+        Box::new(entries.map(move |entry| match entry.into_inner() {
+            Ok((key, value)) => Ok((Bytes::from(key), Bytes::from(value))),
+            Err(e) => Err(self.shared.read_error(keyspace, e)),
+        }))
+    }
+}

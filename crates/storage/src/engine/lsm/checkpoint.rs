@@ -1,0 +1,92 @@
+//! Checkpoints: all four memtables sealed at one point, and flushed with `Meta` last.
+
+use super::{Shared, lock};
+use crate::engine::{EngineError, Keyspace};
+use lsm_tree::AbstractTree;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+impl Shared {
+    /// Makes everything written so far durable; records trouble, or that it is over.
+    pub(super) fn run_checkpoint(&self) -> Result<u64, EngineError> {
+        let started = Instant::now();
+        let result = self.flush_all();
+        match &result {
+            Ok(_) => {
+                *lock(&self.trouble) = None;
+                self.checkpoints.fetch_add(1, Ordering::Relaxed);
+                metrics::histogram!("skein_checkpoint_seconds").record(started.elapsed().as_secs_f64());
+            }
+            Err(e) => *lock(&self.trouble) = Some((describe(e), e.is_full())),
+        }
+        self.note_runs();
+        self.signals.progress();
+        result
+    }
+
+    fn flush_all(&self) -> Result<u64, EngineError> {
+        let _one_at_a_time = lock(&self.checkpoint);
+        let (position, sealed_bytes) = {
+            let mut writer = lock(&self.writer);
+            for tree in &self.trees {
+                tree.rotate_memtable();
+            }
+            (writer.position, std::mem::take(&mut writer.active_bytes))
+        };
+        let mut sealed = SealedBytes { shared: self, bytes: sealed_bytes, flushed: false };
+        for keyspace in Keyspace::ALL {
+            let tree = self.tree(keyspace);
+            let flush_lock = tree.get_flush_lock();
+            tree.flush(&flush_lock, self.watermark()).map_err(|e| self.read_error(keyspace, e))?;
+        }
+        sealed.flushed = true;
+        drop(sealed);
+        self.durable.fetch_max(position, Ordering::AcqRel);
+        self.forget_old_versions();
+        self.signals.request_compaction();
+        Ok(position)
+    }
+
+    /// Lets go of the memtables just flushed, which the trees keep for views older than the flush.
+    fn forget_old_versions(&self) {
+        {
+            // No batch is half-way in, so everything numbered so far may be seen.
+            let _writer = lock(&self.writer);
+            self.visible.fetch_max(self.sequence.get(), Ordering::AcqRel);
+        }
+        let watermark = self.watermark();
+        for keyspace in Keyspace::ALL {
+            let mut history = self.tree(keyspace).get_version_history_lock();
+            if let Err(e) = history.maintenance(&self.path(keyspace), watermark) {
+                // Only memory and a small file are held longer; the next checkpoint tries again.
+                tracing::warn!(keyspace = keyspace.name(), error = ?e, "could not remove old versions of the list of tables");
+            }
+        }
+    }
+}
+
+/// Takes flushed bytes off the account, or puts unflushed ones back on that of the active memtables, so that the next
+/// checkpoint counts them again.
+struct SealedBytes<'a> {
+    shared: &'a Shared,
+    bytes: u64,
+    flushed: bool,
+}
+
+impl Drop for SealedBytes<'_> {
+    fn drop(&mut self) {
+        if self.flushed {
+            self.shared.unflushed.fetch_sub(self.bytes, Ordering::AcqRel);
+        } else {
+            lock(&self.shared.writer).active_bytes += self.bytes;
+        }
+    }
+}
+
+/// An error with its causes in one line.
+pub(super) fn describe(error: &EngineError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

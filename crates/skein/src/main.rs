@@ -1,2 +1,60 @@
-//! (being written)
-fn main() {}
+//! Skein, the binary: arguments, configuration, a directory of one's own, and exit codes. The database itself is
+//! in the `cell` crate and those below it, its HTTP face in `server`.
+//!
+//! Read [`args`] for what can be asked, then [`serve`] for a server's life from lock to last request,
+//! [`import`] and [`export`] for rows in and out, and [`trouble`] for what is said when something fails.
+//!
+//! The allocator is the system's; another one would have to earn its place with numbers.
+#![forbid(unsafe_code)]
+
+mod args;
+mod client;
+mod config;
+mod doctor;
+mod export;
+mod home;
+mod import;
+mod init;
+mod memory;
+mod serve;
+mod signals;
+mod tables;
+mod trouble;
+mod units;
+
+use args::{Cli, Command};
+use clap::Parser as _;
+use std::process::ExitCode;
+use tokio::runtime::{Builder, Runtime};
+use trouble::{Exit, Trouble};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(args::modern_spelling(std::env::args_os()));
+    let outcome = match cli.command {
+        Command::Init(args) => init::run(&args),
+        Command::Serve(args) => serve::run(args),
+        Command::Import(args) => small_runtime().and_then(|runtime| {
+            let outcome = runtime.block_on(import::run(args));
+            // A read of standard input that nothing will ever end must not keep us.
+            runtime.shutdown_background();
+            outcome
+        }),
+        Command::Export(args) => small_runtime().and_then(|runtime| runtime.block_on(export::run(args))),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(trouble) => {
+            eprint!("{}", trouble.render());
+            trouble.exit().into()
+        }
+    }
+}
+
+/// A runtime for the commands that only talk to a server: one thread is enough to keep it busy.
+fn small_runtime() -> Result<Runtime, Trouble> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Trouble::new(Exit::Failed, "cannot start").because("start a runtime").because_of(&e))
+}

@@ -1,0 +1,232 @@
+//! The server's settings: flags over environment over `skein.toml` over [`Config::default`].
+
+use crate::args::{LogFormat, Settings};
+use crate::memory::{Available, BUDGET_BYTES_MIN, Split};
+use crate::units::{Bytes, Memory, Span};
+use serde::Deserialize;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+/// Longest wait for a quorum that we accept; more is surely a slip of the unit.
+const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
+/// Everything that can be set in `skein.toml`. Its defaults are the only home of the defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where rows are served over HTTP: `host:port`, or `:port` for all addresses of the machine.
+    pub http_addr: String,
+    /// Where administration is served over HTTP.
+    pub admin_addr: String,
+    /// Where others reach `http_addr`; without it, its public form.
+    pub share_http_addr: Option<String>,
+    /// Where others reach `admin_addr`; without it, its public form.
+    pub share_admin_addr: Option<String>,
+    /// How long a request waits for a quorum.
+    pub request_timeout: Span,
+    /// The whole memory budget: cache, write buffers and requests under way.
+    pub memory: Memory,
+    /// Disk space that is never written to: below it writes are refused with 507.
+    pub disk_reserve: Bytes,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines are written: a level, or `tracing` directives such as `info,skein_server=debug`.
+    pub log_level: String,
+    /// Whether this host alone is the cell.
+    pub solo: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            http_addr: ":7070".into(),
+            admin_addr: ":9990".into(),
+            share_http_addr: None,
+            share_admin_addr: None,
+            request_timeout: Span(Duration::from_secs(5)),
+            memory: Memory::Percent(25),
+            disk_reserve: Bytes(256 << 20),
+            log_format: LogFormat::Text,
+            log_level: "info".into(),
+            solo: false,
+        }
+    }
+}
+
+/// A setting that cannot be used, and where it stands.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file named with `--config` cannot be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file is not TOML of the settings we know. The text shows line and column.
+    #[error("{path}: {detail}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        detail: String,
+    },
+    /// A value makes no sense, alone or beside another one.
+    #[error("{0}")]
+    Value(String),
+}
+
+/// Settings that fit together, ready for the cell and the server.
+#[derive(Debug, Clone)]
+pub struct CheckedConfig {
+    /// Where to serve rows.
+    pub http_addr: SocketAddr,
+    /// Where to serve administration.
+    pub admin_addr: SocketAddr,
+    /// Where others reach the rows; `None` when the port is only known after binding.
+    pub share_http_addr: Option<String>,
+    /// How long a request waits for a quorum.
+    pub request_timeout: Duration,
+    /// The memory setting as given, for the start message.
+    pub memory_setting: Memory,
+    /// What a share of memory is a share of.
+    pub available: Available,
+    /// The memory budget and its parts.
+    pub memory: Split,
+    /// Disk space that stays free.
+    pub disk_reserve: u64,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines are written.
+    pub log_level: String,
+    /// Whether this host alone is the cell.
+    pub solo: bool,
+}
+
+impl Config {
+    /// Reads the file that `--config` names, which must exist, or else `DIR/skein.toml` if it exists.
+    pub fn load(named: Option<&Path>, dir: &Path) -> Result<Config, ConfigError> {
+        let path = named.map_or_else(|| dir.join("skein.toml"), Path::to_path_buf);
+        match fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text)
+                .map_err(|e| ConfigError::File { path, detail: e.to_string().trim_end().to_owned() }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && named.is_none() => Ok(Config::default()),
+            Err(source) => Err(ConfigError::Read { path, source }),
+        }
+    }
+
+    /// Lays flags and environment, which clap has already laid over each other, over the file.
+    pub fn overlay(mut self, settings: &Settings) -> Config {
+        fn lay<T: Clone>(over: &Option<T>, under: &mut T) {
+            if let Some(value) = over {
+                under.clone_from(value);
+            }
+        }
+        lay(&settings.http_addr, &mut self.http_addr);
+        lay(&settings.admin_addr, &mut self.admin_addr);
+        if settings.share_http_addr.is_some() {
+            self.share_http_addr.clone_from(&settings.share_http_addr);
+        }
+        if settings.share_admin_addr.is_some() {
+            self.share_admin_addr.clone_from(&settings.share_admin_addr);
+        }
+        lay(&settings.request_timeout, &mut self.request_timeout);
+        lay(&settings.memory, &mut self.memory);
+        lay(&settings.disk_reserve, &mut self.disk_reserve);
+        lay(&settings.log_format, &mut self.log_format);
+        lay(&settings.log_level, &mut self.log_level);
+        self.solo |= settings.solo;
+        self
+    }
+
+    /// The only door to a server: resolves addresses and amounts, and refuses what cannot work.
+    pub fn check(self, available: Available) -> Result<CheckedConfig, ConfigError> {
+        let http_addr = resolve("http_addr", &self.http_addr)?;
+        let admin_addr = resolve("admin_addr", &self.admin_addr)?;
+        if http_addr.port() == admin_addr.port() && http_addr.port() != 0 && overlap(http_addr, admin_addr) {
+            return Err(ConfigError::Value(format!(
+                "http_addr ({}) and admin_addr ({}) are the same; give them different ports, for example :7070 and :9990",
+                self.http_addr, self.admin_addr
+            )));
+        }
+        let timeout = self.request_timeout.0;
+        if timeout.is_zero() || REQUEST_TIMEOUT_MAX < timeout {
+            return Err(ConfigError::Value(format!(
+                "request_timeout ({}) is not between 1ms and {}; try 5s",
+                self.request_timeout,
+                Span(REQUEST_TIMEOUT_MAX)
+            )));
+        }
+        let memory = Split::of(self.memory, available).ok_or_else(|| {
+            ConfigError::Value(format!(
+                "memory ({}) is too little to take in one full batch; give it at least {}, or 25%",
+                self.memory,
+                Bytes(BUDGET_BYTES_MIN)
+            ))
+        })?;
+        for (name, addr) in
+            [("share_http_addr", &self.share_http_addr), ("share_admin_addr", &self.share_admin_addr)]
+        {
+            if let Some(addr) = addr
+                && !addr
+                    .rsplit_once(':')
+                    .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            {
+                let text = format!("{name} ({addr}) is not host:port; try db1.example.com:7070");
+                return Err(ConfigError::Value(text));
+            }
+        }
+        Ok(CheckedConfig {
+            share_http_addr: self.share_http_addr.or_else(|| public_form(http_addr)),
+            http_addr,
+            admin_addr,
+            request_timeout: timeout,
+            memory_setting: self.memory,
+            available,
+            memory,
+            disk_reserve: self.disk_reserve.0,
+            log_format: self.log_format,
+            log_level: self.log_level,
+            solo: self.solo,
+        })
+    }
+}
+
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified()
+}
+
+/// `:port` becomes all addresses of the machine, IPv6 included where the system has it.
+fn resolve(name: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    let wrong = |why: String| {
+        ConfigError::Value(format!(
+            "{name} ({text}) is not an address to listen on: {why}; write :7070 for all addresses or 127.0.0.1:7070"
+        ))
+    };
+    if let Some(port) = text.strip_prefix(':') {
+        let port: u16 = port.parse().map_err(|_| wrong("the port is not a number up to 65535".into()))?;
+        let wildcard = if TcpListener::bind("[::]:0").is_ok() { "[::]" } else { "0.0.0.0" };
+        return format!("{wildcard}:{port}").parse().map_err(|_| wrong("it does not parse".into()));
+    }
+    let mut addrs = text.to_socket_addrs().map_err(|e| wrong(e.to_string()))?;
+    addrs.next().ok_or_else(|| wrong("the name has no address".into()))
+}
+
+/// What to tell others: the address itself, or the machine's name in place of "all addresses".
+fn public_form(addr: SocketAddr) -> Option<String> {
+    if addr.port() == 0 {
+        return None;
+    }
+    if addr.ip().is_unspecified() {
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = if name.is_empty() { "localhost".to_owned() } else { name };
+        return Some(format!("{name}:{}", addr.port()));
+    }
+    Some(addr.to_string())
+}
+
+#[cfg(test)]
+mod tests;

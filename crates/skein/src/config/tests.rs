@@ -1,0 +1,97 @@
+use super::*;
+
+const MACHINE: Available = Available { bytes: 8 << 30, by_cgroup: false };
+
+fn file(text: &str) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("skein.toml"), text).unwrap();
+    Config::load(None, dir.path())
+}
+
+fn message(result: Result<impl Sized, ConfigError>) -> String {
+    match result {
+        Ok(_) => panic!("accepted"),
+        Err(e) => e.to_string(),
+    }
+}
+
+#[test]
+fn the_defaults_are_the_ports_everybody_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let checked = Config::load(None, dir.path()).unwrap().check(MACHINE).unwrap();
+    assert_eq!((checked.http_addr.port(), checked.admin_addr.port()), (7070, 9990));
+    assert!(checked.http_addr.ip().is_unspecified());
+    assert_eq!(checked.memory.budget, 2 << 30);
+    assert_eq!(checked.request_timeout, Duration::from_secs(5));
+    assert!(!checked.solo);
+}
+
+#[test]
+fn flags_lie_over_the_file_and_the_file_over_the_defaults() {
+    let config =
+        file("http_addr = '127.0.0.1:1'\nadmin_addr = '127.0.0.1:2'\nrequest_timeout = '7s'\n").unwrap();
+    let settings = Settings { http_addr: Some("127.0.0.1:3".into()), solo: true, ..Settings::default() };
+    let config = config.overlay(&settings);
+    assert_eq!(config.http_addr, "127.0.0.1:3");
+    assert_eq!(config.admin_addr, "127.0.0.1:2");
+    assert_eq!(config.request_timeout, Span(Duration::from_secs(7)));
+    assert_eq!(config.memory, Config::default().memory);
+    assert!(config.solo);
+}
+
+#[test]
+fn a_misspelt_setting_is_named_with_its_line() {
+    let text = message(file("solo = true\nhtpp_addr = ':1'\n"));
+    assert!(text.contains("line 2") && text.contains("htpp_addr") && text.contains("http_addr"), "{text}");
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_teaches_the_right_one() {
+    let text = message(file("memory = 'lots'\n"));
+    assert!(text.contains("25%") && text.contains("line 1"), "{text}");
+    let text = message(file("request_timeout = '5'\n"));
+    assert!(text.contains("5s"), "{text}");
+}
+
+#[test]
+fn a_named_file_has_to_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("other.toml");
+    assert!(
+        matches!(Config::load(Some(&missing), dir.path()), Err(ConfigError::Read { path, .. }) if path == missing)
+    );
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_with_advice() {
+    let cases = [
+        (Config { http_addr: ":9990".into(), ..Config::default() }, "different ports"),
+        (Config { http_addr: ":70700".into(), ..Config::default() }, "65535"),
+        (Config { admin_addr: "9990".into(), ..Config::default() }, ":7070"),
+        (Config { request_timeout: Span(Duration::ZERO), ..Config::default() }, "try 5s"),
+        (Config { memory: Memory::Bytes(Bytes(1 << 20)), ..Config::default() }, "128 MiB"),
+        (Config { share_http_addr: Some("db1".into()), ..Config::default() }, "host:port"),
+    ];
+    for (config, advice) in cases {
+        let text = message(config.check(MACHINE));
+        assert!(text.contains(advice), "{text}");
+    }
+}
+
+#[test]
+fn two_free_ports_are_not_the_same_port() {
+    let config =
+        Config { http_addr: "127.0.0.1:0".into(), admin_addr: "127.0.0.1:0".into(), ..Config::default() };
+    let checked = config.check(MACHINE).unwrap();
+    assert_eq!(checked.share_http_addr, None);
+}
+
+#[test]
+fn what_others_are_told_is_what_was_said_or_an_address_they_can_use() {
+    let shared = |config: Config| config.check(MACHINE).unwrap().share_http_addr.unwrap();
+    assert_eq!(shared(Config { http_addr: "127.0.0.1:7070".into(), ..Config::default() }), "127.0.0.1:7070");
+    let wildcard = shared(Config::default());
+    assert!(wildcard.ends_with(":7070") && !wildcard.starts_with('[') && wildcard.len() > 5, "{wildcard}");
+    let said = Config { share_http_addr: Some("db1.example.com:80".into()), ..Config::default() };
+    assert_eq!(shared(said), "db1.example.com:80");
+}

@@ -1,0 +1,114 @@
+//! The server as a whole: both ports from the first bind to the last answer.
+
+use crate::config::ServerConfig;
+use crate::conn::{TICK, accept};
+use crate::dispatch::State;
+use crate::metrics::MetricsHandle;
+use crate::route::Port;
+use skein_cell::Cell;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+/// Sweeps between two tidyings of the metrics: one second.
+const SWEEPS_PER_UPKEEP: u32 = 4;
+
+/// A port could not be had. Nothing is being served.
+#[derive(Debug, thiserror::Error)]
+#[error("listen on {addr} for {what}; set another address with {flag}, or find out who listens there")]
+pub struct BindError {
+    /// The address asked for.
+    pub addr: SocketAddr,
+    /// What should have been served there.
+    pub what: &'static str,
+    /// The flag that sets the address.
+    pub flag: &'static str,
+    /// Why not.
+    #[source]
+    pub source: io::Error,
+}
+
+/// An HTTP server that has its ports but does not serve yet.
+pub struct Server {
+    state: Arc<State>,
+    data: TcpListener,
+    admin: TcpListener,
+    http_addr: SocketAddr,
+    admin_addr: SocketAddr,
+}
+
+impl Server {
+    /// Binds both ports. Clients may connect from now on; they are answered once the server runs.
+    pub async fn bind(config: ServerConfig, cell: Cell, metrics: MetricsHandle) -> Result<Server, BindError> {
+        let (data, http_addr) = listen(config.http_addr, "rows", "--http-addr").await?;
+        let (admin, admin_addr) =
+            listen(config.admin_addr, "the administrator's pages", "--admin-addr").await?;
+        Ok(Server { state: Arc::new(State::new(config, cell, metrics)), data, admin, http_addr, admin_addr })
+    }
+
+    /// Where rows are served; with the port that the system chose, if 0 was asked for.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// Where the administrator's pages are served; with the port that the system chose, if 0 was asked for.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// Serves until `shutdown` is done. Then `/health/ready` turns 503, no connection is accepted any more on the data
+    /// port, requests under way finish within the grace period, and what is left is cut. The admin port answers until
+    /// the data port is empty.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Server { state, data, admin, .. } = self;
+        let (stop_data, data_stopped) = watch::channel(());
+        let (stop_admin, admin_stopped) = watch::channel(());
+        let data = tokio::spawn(accept(state.clone(), data, Port::Data, data_stopped));
+        let admin = tokio::spawn(accept(state.clone(), admin, Port::Admin, admin_stopped));
+        let sweeper = tokio::spawn(sweep(state.clone()));
+        shutdown.await;
+        state.stop();
+        let _ = stop_data.send(());
+        join(data).await;
+        state.connections.drain(state.config.shutdown_grace).await;
+        let _ = stop_admin.send(());
+        join(admin).await;
+        state.connections.drain(TICK).await;
+        sweeper.abort();
+    }
+}
+
+/// Waits for a task. One that panicked has said so already.
+async fn join(task: tokio::task::JoinHandle<()>) {
+    if let Err(error) = task.await {
+        tracing::error!(%error, "an accepting task failed");
+    }
+}
+
+async fn listen(
+    addr: SocketAddr,
+    what: &'static str,
+    flag: &'static str,
+) -> Result<(TcpListener, SocketAddr), BindError> {
+    let failed = |source| BindError { addr, what, flag, source };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Keeps time for all connections, and the metrics tidy.
+async fn sweep(state: Arc<State>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for count in 0u32.. {
+        interval.tick().await;
+        state.connections.sweep();
+        if count % SWEEPS_PER_UPKEEP == 0 {
+            state.metrics.upkeep();
+        }
+    }
+}

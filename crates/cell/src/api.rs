@@ -71,17 +71,6 @@ impl ScanWindow {
     }
 }
 
-/// One version that a scan selected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScanRow {
-    /// The row's key.
-    pub key: Bytes,
-    /// The version's time.
-    pub time: TxClock,
-    /// The version's value; `None` for a tombstone.
-    pub value: Option<Value>,
-}
-
 /// A peer that stores part of a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostWeight {
@@ -115,12 +104,12 @@ pub enum CellError {
         waited: Duration,
     },
     /// The time ran out after the transaction was proposed: it may yet be written. Ask for its status.
-    #[error("the outcome of transaction {id} is unknown after {waited:?}")]
+    #[error("the outcome of transaction {id} is unknown: {why}")]
     Unknown {
         /// The transaction to ask about.
         id: TxId,
-        /// How long the request waited.
-        waited: Duration,
+        /// What cut the wait short.
+        why: String,
     },
     /// The time asked for is before what the table still keeps.
     #[error("history before {oldest} is no longer kept")]
@@ -166,4 +155,24 @@ pub enum CellError {
     /// The server is stopping. Nothing was written.
     #[error("the server is shutting down")]
     ShuttingDown,
+}
+
+/// How the cell is doing, for the health pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Rows are served.
+    Ready,
+    /// Not yet, or not any more; the text says why and what to do.
+    NotReady(String),
+}
+
+/// One table on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableInfo {
+    /// The table.
+    pub id: TableId,
+    /// Its name, if the schema gives one.
+    pub name: Option<String>,
+    /// The oldest time that can be read.
+    pub oldest: TxClock,
 }

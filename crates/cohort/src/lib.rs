@@ -1,1 +1,28 @@
-//! (being written)
+//! One cohort: the peers that replicate one share of the rows, as one Raft group. In this release, a group of one.
+//!
+//! A write passes through these files in this order:
+//!
+//! 1. [`cohort`]: looks up what the transaction depends on, and hands it over;
+//! 2. `proposer`: the one task that takes all that arrived and asks
+//! 3. [`sequencer`]: checks conditions against what is stored *and* what is proposed, gives the time by [`clock`],
+//!    and packs the decision into an [`entry`];
+//! 4. `raft`: appends the entry to the durable log, commits it, applies it to the rows;
+//! 5. `shared`: tells the readers that it is applied, then the waiting writer.
+//!
+//! Entry, clock and sequencer are pure: they read no clock, own no randomness and do no IO.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+mod cohort;
+pub mod entry;
+mod error;
+mod proposer;
+mod raft;
+pub mod sequencer;
+mod shared;
+
+pub use cohort::{Cohort, CohortOptions, Read, Scan, ScanOptions};
+pub use entry::Outcome;
+pub use error::CohortError;
+pub use proposer::Room;
+pub use shared::WallClock;

@@ -20,7 +20,7 @@ pub use scan::{ChunkBudget, ScanPosition, ScanRow, ScanSpec};
 
 use crate::engine::{Engine, EngineError, EngineStats, Keyspace, VerifyReport, View};
 use bytes::Bytes;
-use retention::Retention;
+use retention::{Retention, is_forgotten_tombstone};
 use skein_model::{TableId, TxClock, TxId, Value};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -138,6 +138,8 @@ impl Rows {
     }
 
     /// The newest version of a row, without copying its value.
+    ///
+    /// A tombstone counts until compaction drops it, which may be long after retention passed it.
     pub fn latest(&self, table: TableId, key: &[u8]) -> Result<Latest, RowsError> {
         let head_key = codec::head_key(table, key);
         let Some(head) = self.engine().get(Keyspace::Head, &head_key)? else {
@@ -150,27 +152,32 @@ impl Rows {
 
     /// The newest version at or before `at`, if there is one; its value shares the engine's memory.
     ///
+    /// A row's deletion is forgotten once retention has passed it: the row then reads as never written.
     /// [`RowsError::Gone`] if retention no longer covers `at`.
     pub fn read(&self, table: TableId, key: &[u8], at: TxClock) -> Result<Option<Version>, RowsError> {
-        let found = self.read_unchecked(table, key, at)?;
+        let found = self.look_up(table, key, at)?;
         // After the look-up: what it missed because the horizon rose meanwhile is then noticed.
-        self.check_horizon(table, at)?;
-        Ok(found)
+        let oldest = self.check_horizon(table, at)?;
+        Ok(found.filter(|version| !is_forgotten_tombstone(version.time, version.value.is_some(), oldest)))
     }
 
-    fn read_unchecked(&self, table: TableId, key: &[u8], at: TxClock) -> Result<Option<Version>, RowsError> {
+    fn look_up(&self, table: TableId, key: &[u8], at: TxClock) -> Result<Option<Version>, RowsError> {
         let head_key = codec::head_key(table, key);
+        let head_at = |head: Bytes| -> Result<Option<Version>, RowsError> {
+            let entry =
+                decode_head(&head).map_err(|e| RowsError::undecodable(Keyspace::Head, &head_key, e))?;
+            Ok((entry.stamp <= at).then(|| Version { time: entry.stamp, value: entry.into_value(&head) }))
+        };
         let Some(head) = self.engine().get(Keyspace::Head, &head_key)? else { return Ok(None) };
-        let entry = decode_head(&head).map_err(|e| RowsError::undecodable(Keyspace::Head, &head_key, e))?;
-        if entry.stamp <= at {
-            return Ok(Some(Version { time: entry.stamp, value: entry.into_value(&head) }));
+        if let Some(version) = head_at(head)? {
+            return Ok(Some(version));
         }
-        // The head may be newer than the batch that moves its predecessor is visible, so look again in one view.
+        // This head may be from a batch that no view shows yet, and its predecessor not be in the past; so look again,
+        // at both in one view.
         let view = self.engine().view()?;
         let Some(head) = view.get(Keyspace::Head, &head_key)? else { return Ok(None) };
-        let entry = decode_head(&head).map_err(|e| RowsError::undecodable(Keyspace::Head, &head_key, e))?;
-        if entry.stamp <= at {
-            return Ok(Some(Version { time: entry.stamp, value: entry.into_value(&head) }));
+        if let Some(version) = head_at(head)? {
+            return Ok(Some(version));
         }
         let mut prefix = Vec::new();
         codec::past_prefix(table, key, &mut prefix);
@@ -196,6 +203,16 @@ impl Rows {
     /// The oldest readable time of a table.
     pub fn horizon(&self, table: TableId) -> TxClock {
         self.meta_read().horizons.of(table)
+    }
+
+    /// The oldest readable time of tables without a horizon of their own.
+    pub fn default_horizon(&self) -> TxClock {
+        self.meta_read().horizons.default
+    }
+
+    /// Whether a table has a horizon of its own.
+    pub fn has_own_horizon(&self, table: TableId) -> bool {
+        self.meta_read().horizons.tables.contains_key(&table)
     }
 
     /// Makes everything applied so far durable in the store; returns the position reached. Blocks.
@@ -263,9 +280,10 @@ impl Rows {
         self.inner.meta.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check_horizon(&self, table: TableId, asked: TxClock) -> Result<(), RowsError> {
+    /// The oldest readable time, if `asked` is not before it.
+    fn check_horizon(&self, table: TableId, asked: TxClock) -> Result<TxClock, RowsError> {
         let oldest = self.horizon(table);
-        if asked < oldest { Err(RowsError::Gone { table, asked, oldest }) } else { Ok(()) }
+        if asked < oldest { Err(RowsError::Gone { table, asked, oldest }) } else { Ok(oldest) }
     }
 }
 
@@ -285,3 +303,6 @@ fn past_at(view: &dyn View, prefix: &[u8], at: TxClock) -> Result<Option<Version
     }
     Ok(Some(Version { time, value: entry.into_value(&value) }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,11 +48,10 @@ pub struct Changes<'a> {
     pub records: Vec<(&'a TxId, TxRecord)>,
     /// A new ceiling; a lower one than before changes nothing.
     pub ceiling: Option<TxClock>,
-    /// New oldest readable times; lower ones than before change nothing. No version at or before one may be applied
-    /// after it, other than by a replay.
-    pub horizons: Vec<(TableId, TxClock)>,
-    /// Forget transactions decided before this.
-    pub tx_horizon: Option<TxClock>,
+    /// New oldest readable times, of one table or (`None`) of all that have none of their own and of transactions'
+    /// outcomes; lower ones than before change nothing. No version at or before one may be applied after it, other
+    /// than by a replay.
+    pub horizons: Vec<(Option<TableId>, TxClock)>,
 }
 
 impl Changes<'_> {
@@ -65,7 +64,6 @@ impl Changes<'_> {
             records: Vec::new(),
             ceiling: None,
             horizons: Vec::new(),
-            tx_horizon: None,
         }
     }
 }
@@ -130,13 +128,14 @@ impl Rows {
         }
         meta::put_applied(&mut batch, changes.applied.clone());
 
-        let mut raises: Vec<Raise> =
-            changes.horizons.iter().map(|(table, to)| Raise::Table(*table, *to)).collect();
-        raises.extend(changes.tx_horizon.map(Raise::Tx));
+        let mut raises: Vec<Raise> = Vec::new();
         let ceiling = {
             let mut meta = inner.meta.write().unwrap_or_else(PoisonError::into_inner);
             // Before the write: once it is durable, a compaction may drop by these, and readers have to know by then.
-            raises.retain(|raise| meta.horizons.raise(*raise));
+            for (table, to) in &changes.horizons {
+                meta.horizons.raise(*table, *to);
+                raises.push((*table, table.map_or(meta.horizons.default, |table| meta.horizons.of(table))));
+            }
             changes.ceiling.filter(|ceiling| meta.ceiling < *ceiling)
         };
         for raise in &raises {

@@ -4,7 +4,7 @@
 //! format       | u32 le |
 //! applied      opaque: what the owner of the log wrote with the last batch
 //! ceiling      | time: u64 le |
-//! tx-horizon   | time: u64 le |
+//! horizon      | time: u64 le |
 //! horizon/     | table: u64 be | in the key; | time: u64 le |
 //! ```
 
@@ -19,7 +19,7 @@ use std::ops::Bound;
 const FORMAT: &[u8] = b"format";
 const APPLIED: &[u8] = b"applied";
 const CEILING: &[u8] = b"ceiling";
-const TX_HORIZON: &[u8] = b"tx-horizon";
+const DEFAULT_HORIZON: &[u8] = b"horizon";
 const HORIZON: &[u8] = b"horizon/";
 
 /// Everything in `Meta`, and whether the store is still without a format, that is, empty.
@@ -48,13 +48,11 @@ pub(super) fn load(view: &dyn View) -> Result<(MetaState, bool), RowsError> {
             FORMAT => {}
             APPLIED => meta.applied = Some(value),
             CEILING => meta.ceiling = time(&key, &value)?,
-            TX_HORIZON => {
-                meta.horizons.raise(Raise::Tx(time(&key, &value)?));
-            }
+            DEFAULT_HORIZON => meta.horizons.default = time(&key, &value)?,
             other => {
                 let table = other.strip_prefix(HORIZON).and_then(|table| table.try_into().ok());
                 let table = TableId(u64::from_be_bytes(table.ok_or_else(|| damaged(other))?));
-                meta.horizons.raise(Raise::Table(table, time(other, &value)?));
+                meta.horizons.tables.insert(table, time(other, &value)?);
             }
         }
     }
@@ -75,15 +73,16 @@ pub(super) fn put_ceiling(batch: &mut WriteBatch, ceiling: TxClock) {
     batch.push(Keyspace::Meta, Bytes::from_static(CEILING), encode_time(ceiling));
 }
 
-pub(super) fn put_horizon(batch: &mut WriteBatch, raise: Raise) {
-    match raise {
-        Raise::Tx(time) => batch.push(Keyspace::Meta, Bytes::from_static(TX_HORIZON), encode_time(time)),
-        Raise::Table(table, time) => {
+pub(super) fn put_horizon(batch: &mut WriteBatch, (table, time): Raise) {
+    let key = match table {
+        None => Bytes::from_static(DEFAULT_HORIZON),
+        Some(table) => {
             let mut key = BytesMut::from(HORIZON);
             key.put_u64(table.0);
-            batch.push(Keyspace::Meta, key.freeze(), encode_time(time));
+            key.freeze()
         }
-    }
+    };
+    batch.push(Keyspace::Meta, key, encode_time(time));
 }
 
 fn encode_time(time: TxClock) -> Bytes {

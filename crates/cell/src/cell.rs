@@ -1,0 +1,388 @@
+//! The cell from the point of view of one of its peers.
+
+use crate::api::*;
+use crate::catalog::{Catalog, Facts};
+use crate::errors::{PutAtlasError, PutSchemaError};
+use crate::horizons;
+use crate::options::{CellOptions, OpenError};
+use crate::space::Space;
+use bytes::Bytes;
+use skein_cohort::{Cohort as CohortHandle, CohortOptions, Outcome, ScanOptions};
+use skein_model::{
+    Atlas, CellId, Cohort, HostId, HybridClock, Schema, Slice, TableId, Transaction, TxClock, TxId,
+};
+use skein_storage::disk::{Disk, RealDisk};
+use skein_storage::engine::{EngineOptions, LsmEngine};
+use skein_storage::log::{Log, LogOptions};
+use skein_storage::rows::{ChunkBudget, Rows, ScanRow};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, watch};
+
+/// The group number of the cell's only cohort in the shared log.
+const COHORT_GROUP: u64 = 1;
+
+/// A handle on the cell; clones share it.
+#[derive(Clone)]
+pub struct Cell {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    options: CellOptions,
+    catalog: Catalog,
+    facts: RwLock<Facts>,
+    /// Held while the catalog changes, so that changes come one after another.
+    changing: Mutex<()>,
+    log: Log,
+    rows: Rows,
+    space: Arc<Space>,
+    cohort: watch::Sender<Option<CohortHandle>>,
+}
+
+impl Inner {
+    pub(crate) fn facts(&self) -> Facts {
+        self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn cohort(&self) -> Option<CohortHandle> {
+        self.cohort.borrow().clone()
+    }
+
+    /// Writes the new facts down, then puts them in force.
+    async fn put_facts(self: &Arc<Self>, facts: Facts) -> Result<(), CellError> {
+        let inner = self.clone();
+        let store = move || {
+            inner.catalog.store(&facts)?;
+            *inner.facts.write().unwrap_or_else(PoisonError::into_inner) = facts;
+            Ok(())
+        };
+        tokio::task::spawn_blocking(store)
+            .await
+            .map_err(|e| CellError::DiskFailed { detail: format!("change the catalog: {e}") })?
+    }
+
+    async fn start_cohort(&self) -> Result<(), CellError> {
+        let mut run = [0u8; 8];
+        getrandom::fill(&mut run)
+            .map_err(|e| CellError::DiskFailed { detail: format!("draw a random number: {e}") })?;
+        let space = self.space.clone();
+        let options = CohortOptions {
+            host: self.options.host.0,
+            run: u64::from_le_bytes(run),
+            wall: self.options.wall.clone(),
+            room: Arc::new(move || space.check()),
+            entries_in_flight_max: self.options.entries_in_flight_max,
+            waiting_max: self.options.waiting_max,
+            checkpoint_log_bytes: self.options.checkpoint_log_bytes,
+        };
+        let cohort = CohortHandle::open(self.log.group(COHORT_GROUP), self.rows.clone(), options).await?;
+        self.cohort.send_replace(Some(cohort));
+        Ok(())
+    }
+
+    fn wall(&self) -> u64 {
+        (self.options.wall)()
+    }
+}
+
+/// A disk, by the directory it is.
+fn open_disk(dir: &Path) -> Result<Arc<dyn Disk>, OpenError> {
+    let io = |source| OpenError::Io { verb: "open", path: dir.to_owned(), source };
+    std::fs::create_dir_all(dir).map_err(io)?;
+    Ok(Arc::new(RealDisk::open(dir).map_err(io)?))
+}
+
+impl Cell {
+    /// Opens the store, repairs what a crash may have left, and, if the atlas names this host, serves rows when
+    /// this returns.
+    ///
+    /// The store's directory holds `catalog`, `log/` and `store/`; see `docs/FORMAT.md`.
+    pub async fn open(options: CellOptions) -> Result<Cell, OpenError> {
+        let catalog = Catalog::in_dir(&options.dir);
+        let facts = catalog.load()?;
+        let log_disk = open_disk(&options.dir.join("log"))?;
+        let space = Space::new(log_disk.clone(), options.disk_reserve_bytes);
+        let log_options = LogOptions {
+            segment_bytes: options.log_segment_bytes,
+            cache_bytes: options.log_cache_bytes,
+            ..LogOptions::default()
+        };
+        let store_dir = options.dir.join("store");
+        let engine_options = EngineOptions {
+            cache_bytes: options.cache_bytes,
+            write_buffer_bytes: options.write_buffer_bytes,
+            ..EngineOptions::default()
+        };
+        let open = move || -> Result<(Log, Rows), OpenError> {
+            let log = Log::open(log_disk, log_options)?;
+            let engine = LsmEngine::open(&store_dir, engine_options)?;
+            Ok((log, Rows::open(Arc::new(engine))?))
+        };
+        let (log, rows) = tokio::task::spawn_blocking(open).await.map_err(|e| OpenError::Io {
+            verb: "open",
+            path: options.dir.clone(),
+            source: std::io::Error::other(e),
+        })??;
+        let inner = Arc::new(Inner {
+            catalog,
+            facts: RwLock::new(facts),
+            changing: Mutex::new(()),
+            log,
+            rows,
+            space: space.clone(),
+            cohort: watch::channel(None).0,
+            options,
+        });
+        let cell = Cell { inner };
+        cell.start().await?;
+        tokio::spawn(space.watch());
+        let interval = cell.inner.options.horizon_interval;
+        tokio::spawn(horizons::look_after(Arc::downgrade(&cell.inner), interval));
+        Ok(cell)
+    }
+
+    async fn start(&self) -> Result<(), OpenError> {
+        let inner = &self.inner;
+        let only_this = BTreeSet::from([inner.options.host]);
+        let mut facts = inner.facts();
+        if inner.options.solo && facts.atlas.is_empty() {
+            let cohorts = vec![Cohort::Settled { hosts: only_this.clone() }];
+            facts.atlas = Arc::new(Atlas { version: 1, cohorts });
+            inner.put_facts(facts.clone()).await.map_err(OpenError::Cohort)?;
+        }
+        if facts.atlas.is_empty() {
+            return Ok(());
+        }
+        if facts.atlas.cohorts.iter().any(|cohort| *cohort.target() != only_this) {
+            return Err(OpenError::NotSolo { host: inner.options.host });
+        }
+        inner.start_cohort().await.map_err(OpenError::Cohort)
+    }
+
+    /// This host's ID.
+    pub fn host(&self) -> HostId {
+        self.inner.options.host
+    }
+
+    /// The cell's ID.
+    pub fn cell(&self) -> CellId {
+        self.inner.options.cell
+    }
+
+    /// The cell's present time: at or after every time it ever issued, saw or promised.
+    pub fn now(&self) -> TxClock {
+        match &*self.inner.cohort.borrow() {
+            Some(cohort) => cohort.now(),
+            None => HybridClock::starting_after(TxClock::ZERO).now(self.inner.wall()),
+        }
+    }
+
+    /// Draws a transaction ID for a client that gave none.
+    pub fn draw_tx_id(&self) -> TxId {
+        let mut random = [0u8; TxId::RANDOM_BYTES];
+        // Without the system's randomness the ID is only as unique as this process's clock; that cannot
+        // happen once the process has drawn its IDs at start.
+        if let Err(error) = getrandom::fill(&mut random) {
+            tracing::error!(%error, "draw a transaction ID");
+        }
+        TxId::draw(self.inner.wall(), random)
+    }
+
+    /// The schema in force.
+    pub fn schema(&self) -> Arc<Schema> {
+        self.inner.facts.read().unwrap_or_else(PoisonError::into_inner).schema.clone()
+    }
+
+    /// Replaces the schema; answers when the new one is in force and durable.
+    pub async fn put_schema(&self, text: &str) -> Result<(), PutSchemaError> {
+        let schema = Arc::new(Schema::parse(text)?);
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let mut facts = self.inner.facts();
+        if facts.atlas.is_empty() {
+            return Err(CellError::NoAtlas.into());
+        }
+        facts.schema_version += 1;
+        facts.schema = schema;
+        Ok(self.inner.put_facts(facts).await?)
+    }
+
+    /// The atlas in force.
+    pub fn atlas(&self) -> Arc<Atlas> {
+        self.inner.facts.read().unwrap_or_else(PoisonError::into_inner).atlas.clone()
+    }
+
+    /// Asks for new cohorts; answers when the change is in force and durable. `if_version` makes it conditional.
+    pub async fn put_atlas(
+        &self,
+        targets: Vec<Cohort>,
+        if_version: Option<u64>,
+    ) -> Result<Arc<Atlas>, PutAtlasError> {
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let mut facts = self.inner.facts();
+        if let Some(expected) = if_version
+            && expected != facts.atlas.version
+        {
+            return Err(PutAtlasError::Stale { current: facts.atlas.version, expected });
+        }
+        let host = self.inner.options.host;
+        if targets.len() != 1 || targets.iter().any(|cohort| *cohort.target() != BTreeSet::from([host])) {
+            let detail = format!(
+                "this release serves cells of one peer: PUT [{{\"hosts\":[\"{host}\"]}}], this host alone"
+            );
+            return Err(PutAtlasError::Unsupported { detail });
+        }
+        let Some(next) = facts.atlas.next(&targets) else {
+            return Ok(facts.atlas);
+        };
+        facts.atlas = Arc::new(next);
+        self.inner.put_facts(facts.clone()).await?;
+        if self.inner.cohort().is_none() {
+            self.inner.start_cohort().await?;
+        }
+        Ok(facts.atlas)
+    }
+
+    /// The peers that store part of a slice, with their weights.
+    pub fn hosts(&self, slice: Slice) -> Vec<HostWeight> {
+        let options = &self.inner.options;
+        let weights = self.atlas().slice_weights(slice).into_iter();
+        weights
+            .map(|(host, weight)| HostWeight {
+                weight,
+                host,
+                addr: (host == options.host).then(|| options.share_http_addr.clone()),
+                ssl_addr: None,
+            })
+            .collect()
+    }
+
+    /// The cohort that owns a row; waits for an atlas until the deadline.
+    async fn cohort(&self, deadline: Instant) -> Result<CohortHandle, CellError> {
+        if let Some(cohort) = &*self.inner.cohort.borrow() {
+            return Ok(cohort.clone());
+        }
+        let mut changes = self.inner.cohort.subscribe();
+        let wait = changes.wait_for(Option::is_some);
+        match tokio::time::timeout_at(deadline.into(), wait).await {
+            Ok(Ok(cohort)) => cohort.clone().ok_or(CellError::NoAtlas),
+            Ok(Err(_)) | Err(_) => Err(CellError::NoAtlas),
+        }
+    }
+
+    /// Reads one row: at `at`, or at the present, which shows every write acknowledged before.
+    pub async fn read(
+        &self,
+        table: TableId,
+        key: Bytes,
+        at: Option<TxClock>,
+        deadline: Instant,
+    ) -> Result<ReadReply, CellError> {
+        let read = self.cohort(deadline).await?.read(table, &key, at, deadline).await?;
+        Ok(ReadReply { read_time: read.read_time, time: read.time, value: read.value })
+    }
+
+    /// Runs one transaction. Repeating one with the same client-given ID answers the recorded outcome.
+    pub async fn write(&self, tx: Transaction, deadline: Instant) -> Result<TxOutcome, CellError> {
+        Ok(match self.cohort(deadline).await?.write(tx, deadline).await? {
+            Outcome::Committed(time) => TxOutcome::Committed(time),
+            Outcome::Refused(refusal) => TxOutcome::Refused(refusal),
+            Outcome::Aborted => TxOutcome::Aborted,
+        })
+    }
+
+    /// What became of a transaction; one that was never decided is aborted for good by asking.
+    pub async fn tx_status(&self, id: TxId, deadline: Instant) -> Result<TxStatus, CellError> {
+        Ok(match self.cohort(deadline).await?.tx_status(id, deadline).await? {
+            Outcome::Committed(time) => TxStatus::Committed(time),
+            Outcome::Refused(_) | Outcome::Aborted => TxStatus::Aborted,
+        })
+    }
+
+    /// Begins a scan.
+    pub async fn scan(&self, request: ScanRequest, deadline: Instant) -> Result<Scan, CellError> {
+        let options = ScanOptions {
+            table: request.table,
+            pick: request.window.pick,
+            since: request.window.since,
+            until: request.window.until,
+            key: request.key,
+            time: request.time,
+            end: request.end,
+            slice: request.slice,
+        };
+        let scan = self.cohort(deadline).await?.scan(options, deadline).await?;
+        Ok(Scan { scan })
+    }
+
+    /// The tables that hold rows on this host.
+    pub async fn tables(&self) -> Result<Vec<TableInfo>, CellError> {
+        let rows = self.inner.rows.clone();
+        let tables = tokio::task::spawn_blocking(move || rows.tables())
+            .await
+            .map_err(|e| CellError::DiskFailed { detail: e.to_string() })?
+            .map_err(|e| CellError::from(skein_cohort::CohortError::from(e)))?;
+        let schema = self.schema();
+        let name = |id| schema.tables().find(|(_, table)| table.id == id).map(|(name, _)| name.to_owned());
+        Ok(tables
+            .into_iter()
+            .map(|table| TableInfo { id: table.id, name: name(table.id), oldest: table.horizon })
+            .collect())
+    }
+
+    /// Whether rows are being served.
+    pub fn readiness(&self) -> Readiness {
+        let Some(cohort) = self.inner.cohort() else {
+            return Readiness::NotReady("there is no atlas; PUT /atlas, or start with --solo".into());
+        };
+        if let Some(failure) = cohort.failure() {
+            return Readiness::NotReady(failure.to_string());
+        }
+        match self.inner.log.health() {
+            Ok(()) => Readiness::Ready,
+            Err(error) => Readiness::NotReady(error.to_string()),
+        }
+    }
+
+    /// Refreshes the gauges that are read rather than counted. Called before metrics are rendered.
+    pub fn refresh_metrics(&self) {
+        let log = self.inner.log.stats();
+        metrics::gauge!("skein_log_bytes").set(log.bytes_on_disk as f64);
+        metrics::gauge!("skein_log_live_bytes").set(log.live_bytes as f64);
+        self.inner.rows.stats();
+        if let Some(cohort) = self.inner.cohort() {
+            metrics::gauge!("skein_log_replay_bytes").set(cohort.log_bytes_since_checkpoint() as f64);
+        }
+    }
+
+    /// Finishes what is in flight, for at most `grace`, and closes the log and the store.
+    pub async fn shutdown(&self, grace: Duration) {
+        if let Some(cohort) = self.inner.cohort() {
+            cohort.close(grace).await;
+        }
+        let log = self.inner.log.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || log.close()).await {
+            tracing::error!(%error, "close the log");
+        }
+    }
+}
+
+/// A scan under way; a consistent snapshot however long it takes.
+pub struct Scan {
+    scan: skein_cohort::Scan,
+}
+
+impl Scan {
+    /// The settled upper bound of the scan's window.
+    pub fn until(&self) -> TxClock {
+        self.scan.until()
+    }
+
+    /// The next selected versions, at most `rows_max` of them and about `bytes_max` bytes of values; empty
+    /// at the end of the scan, and only there.
+    pub async fn next(&mut self, rows_max: usize, bytes_max: usize) -> Result<Vec<ScanRow>, CellError> {
+        Ok(self.scan.next(ChunkBudget { rows: rows_max, bytes: bytes_max }).await?)
+    }
+}

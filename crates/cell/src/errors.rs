@@ -1,0 +1,80 @@
+//! Why the catalog was not changed, and how a cohort's errors read from outside.
+
+use crate::api::CellError;
+use crate::catalog::CatalogError;
+use skein_cohort::CohortError;
+use skein_model::{AtlasError, SchemaError};
+use std::time::Duration;
+
+/// Why a new schema was not put in force.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutSchemaError {
+    /// The text is not a schema. Nothing changed.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The catalog could not be changed.
+    #[error(transparent)]
+    Cell(#[from] CellError),
+}
+
+/// Why a new atlas was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutAtlasError {
+    /// The atlas breaks a rule. Nothing changed.
+    #[error(transparent)]
+    Atlas(#[from] AtlasError),
+    /// The atlas in force is not the one the change was meant for. Nothing changed.
+    #[error("the atlas is at version {current}, not {expected}")]
+    Stale {
+        /// Version in force.
+        current: u64,
+        /// Version asked for.
+        expected: u64,
+    },
+    /// The atlas names hosts that this release cannot serve. Nothing changed.
+    #[error("{detail}")]
+    Unsupported {
+        /// Which, and what to do.
+        detail: String,
+    },
+    /// The catalog could not be changed.
+    #[error(transparent)]
+    Cell(#[from] CellError),
+}
+
+impl From<CohortError> for CellError {
+    fn from(error: CohortError) -> CellError {
+        match error {
+            CohortError::TimedOut { waited } => CellError::TimedOut { waited },
+            CohortError::Unknown { id, why } => CellError::Unknown { id, why },
+            CohortError::Gone { oldest } => CellError::Gone { oldest },
+            CohortError::FutureTime(error) => CellError::FutureTime(error),
+            CohortError::Full { detail } => CellError::Full { detail },
+            CohortError::Overloaded { waiting } => CellError::Overloaded {
+                detail: format!("{waiting} transactions are already waiting"),
+                retry_after: Duration::from_secs(1),
+            },
+            CohortError::IdReused { id } => CellError::IdReused { id },
+            CohortError::Damaged { detail } => CellError::Damaged { detail },
+            CohortError::DiskFailed { detail } => CellError::DiskFailed { detail },
+            CohortError::Closing => CellError::ShuttingDown,
+            // A kind that this crate does not know yet: say what it says, and that nothing is sure.
+            other => CellError::DiskFailed { detail: other.to_string() },
+        }
+    }
+}
+
+impl From<CatalogError> for CellError {
+    fn from(error: CatalogError) -> CellError {
+        let detail = error.to_string();
+        match error {
+            CatalogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                CellError::Full { detail }
+            }
+            CatalogError::Io { .. } => CellError::DiskFailed { detail },
+            CatalogError::Damaged { .. } | CatalogError::Newer { .. } => CellError::Damaged { detail },
+        }
+    }
+}

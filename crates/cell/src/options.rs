@@ -1,0 +1,110 @@
+//! How a cell is opened, and why it might not open.
+
+use crate::CellError;
+use crate::catalog::CatalogError;
+use skein_model::{CellId, HostId};
+use skein_storage::engine::EngineError;
+use skein_storage::log::LogError;
+use skein_storage::rows::RowsError;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How a host takes part in its cell. Make one with [`CellOptions::new`] and change what you need.
+#[derive(Clone)]
+pub struct CellOptions {
+    /// The store's directory. The caller holds its lock.
+    pub dir: PathBuf,
+    /// This host.
+    pub host: HostId,
+    /// The cell.
+    pub cell: CellId,
+    /// Make this host the cell's only cohort at start.
+    pub solo: bool,
+    /// Where clients reach this host's data port, `host:port`.
+    pub share_http_addr: String,
+    /// Memory for blocks of tables read from disk.
+    pub cache_bytes: u64,
+    /// Memory for rows not yet written to tables.
+    pub write_buffer_bytes: u64,
+    /// Size of one log segment; must hold the largest batch.
+    pub log_segment_bytes: u64,
+    /// Memory for log entries that are about to be applied.
+    pub log_cache_bytes: usize,
+    /// The store is checkpointed when the log holds this much.
+    pub checkpoint_log_bytes: u64,
+    /// Writes are refused while less than this is free on the drive.
+    pub disk_reserve_bytes: u64,
+    /// Raft entries in flight at most.
+    pub entries_in_flight_max: usize,
+    /// Transactions waiting for the sequencer at most.
+    pub waiting_max: usize,
+    /// How often retention is looked after.
+    pub horizon_interval: Duration,
+    /// Microseconds since the Unix epoch.
+    pub wall: skein_cohort::WallClock,
+}
+
+impl CellOptions {
+    /// The defaults for a store in `dir`.
+    pub fn new(dir: PathBuf, host: HostId, cell: CellId) -> CellOptions {
+        CellOptions {
+            dir,
+            host,
+            cell,
+            solo: false,
+            share_http_addr: "localhost:7070".into(),
+            cache_bytes: 256 << 20,
+            write_buffer_bytes: 64 << 20,
+            log_segment_bytes: 64 << 20,
+            log_cache_bytes: 16 << 20,
+            checkpoint_log_bytes: 96 << 20,
+            disk_reserve_bytes: 256 << 20,
+            entries_in_flight_max: 2,
+            waiting_max: 16_384,
+            horizon_interval: Duration::from_secs(1),
+            wall: std::sync::Arc::new(wall_clock),
+        }
+    }
+}
+
+/// The machine's clock; a clock before 1970 counts as 1970, and the hybrid clock takes it from there.
+fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
+/// Why a cell did not open. Nothing was changed on disk, but for what recovery repairs by itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The directory or a file in it could not be used.
+    #[error("{verb} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        verb: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The store's engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The store's rows.
+    #[error(transparent)]
+    Rows(#[from] RowsError),
+    /// The cohort did not start.
+    #[error("start the cohort")]
+    Cohort(#[source] CellError),
+    /// `--solo` contradicts the atlas of the store.
+    #[error("the atlas of this store names other hosts than {host}; start without --solo")]
+    NotSolo {
+        /// This host.
+        host: HostId,
+    },
+}

@@ -1,0 +1,535 @@
+//! The cohort as its users see it: read, write, scan, ask.
+
+use crate::clock::ReadAt;
+use crate::entry::Outcome;
+use crate::error::CohortError;
+use crate::proposer::{Proposer, Request, Room};
+use crate::raft::{Applied, LogStore, NoPeers, Raft, StateMachine};
+use crate::sequencer::{Latest, Observed, Sequencer, depends_on_rows};
+use crate::shared::{Pin, Reply, Shared, WallClock};
+use bytes::Bytes;
+use openraft::Config;
+use skein_model::{Pick, Retain, Slice, TableId, Transaction, TxClock, TxId, Value, Window};
+use skein_storage::log::GroupLog;
+use skein_storage::rows::{ChunkBudget, Rows, ScanPosition, ScanRow, ScanSpec, TxOutcome, TxRecord};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// How a cohort is run.
+#[derive(Clone)]
+pub struct CohortOptions {
+    /// The host that this replica lives on; its ID in Raft.
+    pub host: u64,
+    /// Differs from every value ever given before: recognises this run's own entries.
+    pub run: u64,
+    /// Microseconds since the Unix epoch.
+    pub wall: WallClock,
+    /// Says whether the disk has room for more writes.
+    pub room: Room,
+    /// Entries proposed and not yet applied, at most. More lets a lone writer pipeline; fewer makes larger groups.
+    pub entries_in_flight_max: usize,
+    /// Transactions that may wait for the sequencer before new ones are turned away.
+    pub waiting_max: usize,
+    /// The store is checkpointed, and the log cut, when the log holds this many bytes past the last checkpoint.
+    pub checkpoint_log_bytes: u64,
+}
+
+/// A handle on one replica of a cohort; clones share it.
+#[derive(Clone)]
+pub struct Cohort {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    rows: Rows,
+    log: LogStore,
+    raft: Raft,
+    requests: mpsc::Sender<Request>,
+    waiting_max: usize,
+    housekeeping: JoinHandle<()>,
+}
+
+/// The answer to a read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// The time read at.
+    pub read_time: TxClock,
+    /// Time of the version found; zero for a row never written.
+    pub time: TxClock,
+    /// Its value; `None` for a tombstone or a row never written.
+    pub value: Option<Value>,
+}
+
+/// Which rows and versions to scan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanOptions {
+    /// The table.
+    pub table: TableId,
+    /// How to pick among versions.
+    pub pick: Pick,
+    /// Exclusive lower bound.
+    pub since: TxClock,
+    /// Inclusive upper bound; `None` for the present.
+    pub until: Option<TxClock>,
+    /// First key.
+    pub key: Bytes,
+    /// On the first key, start at its newest version at or before this time.
+    pub time: TxClock,
+    /// Stop before this key.
+    pub end: Option<Bytes>,
+    /// Which share of the table.
+    pub slice: Slice,
+}
+
+/// A scan under way.
+pub struct Scan {
+    rows: Rows,
+    shared: Arc<Shared>,
+    spec: Arc<ScanSpec>,
+    next: Option<ScanPosition>,
+    until: TxClock,
+    _pin: Pin,
+}
+
+impl Cohort {
+    /// Opens the replica: recovers Raft, applies what the log holds beyond the store, and becomes leader of a
+    /// cohort of one. Returns when rows can be served.
+    pub async fn open(log: GroupLog, rows: Rows, options: CohortOptions) -> Result<Cohort, CohortError> {
+        let meta = rows.meta();
+        let shared = Arc::new(Shared::new(options.wall.clone(), meta.ceiling));
+        let applied = Applied { run: options.run, shared: shared.clone() };
+        let store = LogStore::new(log.clone());
+        let machine = StateMachine::open(rows.clone(), store.clone(), applied).map_err(damaged)?;
+        let config = Config {
+            cluster_name: "cohort".into(),
+            heartbeat_interval: 500,
+            election_timeout_min: 1500,
+            election_timeout_max: 3000,
+            snapshot_policy: openraft::SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: 0,
+            purge_batch_size: 1,
+            ..Config::default()
+        };
+        let config = config.validate().map_err(|e| damaged(format!("Raft configuration: {e}")))?;
+        let raft = Raft::new(options.host, Arc::new(config), NoPeers, store.clone(), machine)
+            .await
+            .map_err(|e| shared.failure().unwrap_or_else(|| damaged(e)))?;
+        lead(&raft, options.host).await.map_err(|e| shared.failure().unwrap_or(e))?;
+        let (requests, receiver) = mpsc::channel(options.waiting_max.max(1));
+        let proposer = Proposer {
+            shared: shared.clone(),
+            raft: raft.clone(),
+            log: log.clone(),
+            room: options.room.clone(),
+            sequencer: Sequencer::new(options.run),
+            in_flight: Arc::new(Semaphore::new(options.entries_in_flight_max.max(1))),
+            entry_transactions: metrics::histogram!("skein_entry_transactions"),
+            entries: metrics::counter!("skein_entries_total"),
+        };
+        tokio::spawn(proposer.run(receiver));
+        let housekeeping =
+            tokio::spawn(checkpoint_when_due(raft.clone(), store.clone(), options.checkpoint_log_bytes));
+        let inner = Inner {
+            shared,
+            rows,
+            log: store,
+            raft,
+            requests,
+            waiting_max: options.waiting_max,
+            housekeeping,
+        };
+        Ok(Cohort { inner: Arc::new(inner) })
+    }
+
+    /// The present: at or after every time issued, seen or promised.
+    pub fn now(&self) -> TxClock {
+        self.inner.shared.clock().now(self.inner.shared.wall())
+    }
+
+    /// Why this replica has stopped answering, if it has.
+    pub fn failure(&self) -> Option<CohortError> {
+        self.inner.shared.failure()
+    }
+
+    /// The rows, for statistics.
+    pub fn rows(&self) -> &Rows {
+        &self.inner.rows
+    }
+
+    /// Runs a transaction and answers when its outcome is durable.
+    pub async fn write(&self, tx: Transaction, deadline: Instant) -> Result<Outcome, CohortError> {
+        let shared = &self.inner.shared;
+        if let Some(failure) = shared.failure() {
+            return Err(failure);
+        }
+        if let Some(condition) = tx.condition {
+            shared.clock().check_asked(shared.wall(), condition)?;
+        }
+        let fingerprint = if tx.id_from_client { fingerprint(&tx) } else { 0 };
+        let depends = depends_on_rows(&tx);
+        let tx = Arc::new(tx);
+        loop {
+            // The order matters: what is applied after this line may or may not be seen by the look-ups.
+            let mut observed = Observed { sequence: shared.applied(), rows: Vec::new() };
+            if tx.id_from_client
+                && let Some(record) = self.inner.rows.tx(&tx.id).map_err(|e| self.rows_error(e))?
+            {
+                return recorded(&tx.id, record, Some(fingerprint));
+            }
+            if depends {
+                for op in &tx.ops {
+                    let latest = self.inner.rows.latest(op.table, &op.key).map_err(|e| self.rows_error(e))?;
+                    observed.rows.push(Latest { time: latest.time, live: latest.live });
+                }
+            }
+            let (reply, answer) = oneshot::channel();
+            self.submit(Request::Write { tx: tx.clone(), fingerprint, observed, reply })?;
+            match self.answer(answer, deadline, &tx.id).await? {
+                Reply::Done(outcome) => return Ok(outcome),
+                Reply::LookAgain => continue,
+                Reply::Failed(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What became of a transaction; if nothing was decided it is aborted now, for good.
+    pub async fn tx_status(&self, id: TxId, deadline: Instant) -> Result<Outcome, CohortError> {
+        loop {
+            if let Some(failure) = self.inner.shared.failure() {
+                return Err(failure);
+            }
+            let observed = Observed { sequence: self.inner.shared.applied(), rows: Vec::new() };
+            if let Some(record) = self.inner.rows.tx(&id).map_err(|e| self.rows_error(e))? {
+                return recorded(&id, record, None);
+            }
+            let (reply, answer) = oneshot::channel();
+            self.submit(Request::Resolve { id: id.clone(), observed, reply })?;
+            match self.answer(answer, deadline, &id).await? {
+                Reply::Done(outcome) => return Ok(outcome),
+                Reply::LookAgain => continue,
+                Reply::Failed(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads a row at `at`, or at the present.
+    pub async fn read(
+        &self,
+        table: TableId,
+        key: &[u8],
+        at: Option<TxClock>,
+        deadline: Instant,
+    ) -> Result<Read, CohortError> {
+        let read_time = self.read_time(at, deadline).await?;
+        let version = self.inner.rows.read(table, key, read_time).map_err(|e| self.rows_error(e))?;
+        Ok(match version {
+            Some(version) => Read { read_time, time: version.time, value: version.value },
+            None => Read { read_time, time: TxClock::ZERO, value: None },
+        })
+    }
+
+    /// Begins a scan: settles its upper bound, and keeps the history at that time until the scan is dropped.
+    pub async fn scan(&self, options: ScanOptions, deadline: Instant) -> Result<Scan, CohortError> {
+        let until = self.read_time(options.until, deadline).await?;
+        let shared = self.inner.shared.clone();
+        let pin = shared.pin(until);
+        let oldest = self.inner.rows.horizon(options.table);
+        if until < oldest {
+            return Err(CohortError::Gone { oldest });
+        }
+        let window = Window { pick: options.pick, since: options.since, until };
+        let spec = ScanSpec { table: options.table, window, slice: options.slice, end: options.end };
+        Ok(Scan {
+            rows: self.inner.rows.clone(),
+            shared,
+            spec: Arc::new(spec),
+            next: Some(ScanPosition { key: options.key, time: options.time }),
+            until,
+            _pin: pin,
+        })
+    }
+
+    /// Raises the oldest readable times to what `retain` says, and returns whether any rose.
+    ///
+    /// `tables` are those with a retention of their own; all others follow the default. A horizon never falls, and
+    /// never passes a scan under way.
+    pub async fn raise_horizons(
+        &self,
+        tables: &BTreeMap<TableId, Retain>,
+        deadline: Instant,
+    ) -> Result<bool, CohortError> {
+        let now = TxClock(self.inner.shared.wall());
+        let pinned = self.inner.shared.oldest_pin().unwrap_or(TxClock::MAX);
+        let mut horizons = Vec::new();
+        let default = Retain::default().oldest_readable(now).min(pinned);
+        if self.inner.rows.default_horizon() < default {
+            horizons.push((None, default));
+        }
+        for (table, retain) in tables {
+            let wanted = retain.oldest_readable(now).min(pinned);
+            let present = self.inner.rows.horizon(*table);
+            // A table with a longer retention than the default has to have its own horizon before the default rises.
+            if present < wanted || !self.inner.rows.has_own_horizon(*table) {
+                horizons.push((Some(*table), wanted.max(present)));
+            }
+        }
+        if horizons.is_empty() {
+            return Ok(false);
+        }
+        self.raise(TxClock::ZERO, horizons, deadline).await?;
+        Ok(true)
+    }
+
+    /// Makes the store durable up to here and cuts the log. Returns when done.
+    pub async fn checkpoint(&self) -> Result<(), CohortError> {
+        let rows = self.inner.rows.clone();
+        tokio::task::spawn_blocking(move || rows.checkpoint())
+            .await
+            .map_err(|e| CohortError::DiskFailed { detail: e.to_string() })?
+            .map_err(|e| self.rows_error(e))?;
+        self.inner
+            .raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|e| CohortError::DiskFailed { detail: e.to_string() })
+    }
+
+    /// Stops taking requests, waits at most `grace` for those under way, and leaves the store checkpointed.
+    /// The log stays open; its owner closes it afterwards.
+    pub async fn close(&self, grace: Duration) {
+        self.inner.housekeeping.abort();
+        let deadline = Instant::now() + grace;
+        // A last entry: when it is applied, so is everything proposed before.
+        if let Err(error) = self.raise(TxClock::ZERO, Vec::new(), deadline).await {
+            tracing::warn!(%error, "closing without waiting for writes under way");
+        }
+        let rows = self.inner.rows.clone();
+        match tokio::task::spawn_blocking(move || rows.checkpoint()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "closing without a checkpoint; the next start replays the log")
+            }
+            Err(error) => tracing::error!(%error, "checkpoint"),
+        }
+        self.inner.shared.fail_quietly(CohortError::Closing);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::error!(%error, "stop Raft");
+        }
+    }
+
+    /// Log bytes that a restart would have to apply again.
+    pub fn log_bytes_since_checkpoint(&self) -> u64 {
+        self.inner.log.bytes_since_position(self.inner.rows.durable_position())
+    }
+
+    /// A time at which everything at or before it is applied, and after which every later write lies.
+    async fn read_time(&self, at: Option<TxClock>, deadline: Instant) -> Result<TxClock, CohortError> {
+        let shared = &self.inner.shared;
+        if let Some(failure) = shared.failure()
+            && failure != CohortError::Closing
+        {
+            return Err(failure);
+        }
+        let mut settle = false;
+        loop {
+            let step = {
+                let mut clock = shared.clock();
+                match at {
+                    None => clock.read_present(shared.wall(), settle),
+                    Some(time) => {
+                        clock.check_asked(shared.wall(), time)?;
+                        clock.read_at(time)
+                    }
+                }
+            };
+            match step {
+                ReadAt::Now(time) => return Ok(time),
+                ReadAt::AfterEntry { time, sequence } => {
+                    self.wait_applied(sequence, deadline).await?;
+                    return Ok(time);
+                }
+                ReadAt::RaiseCeiling { time } => {
+                    match (self.raise(time, Vec::new(), deadline).await, at) {
+                        (Ok(()), _) => {}
+                        // The present can be read a little in the past instead: reads go on when writes cannot.
+                        (Err(_), None) => settle = true,
+                        (Err(error), Some(_)) => return Err(error),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn wait_applied(&self, sequence: u64, deadline: Instant) -> Result<(), CohortError> {
+        let started = Instant::now();
+        let mut applied = self.inner.shared.watch_applied();
+        let wait = applied.wait_for(|at| sequence <= *at);
+        match tokio::time::timeout_at(deadline.into(), wait).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(CohortError::Closing),
+            Err(_) => Err(CohortError::TimedOut { waited: started.elapsed() }),
+        }
+    }
+
+    async fn raise(
+        &self,
+        floor: TxClock,
+        horizons: Vec<(Option<TableId>, TxClock)>,
+        deadline: Instant,
+    ) -> Result<(), CohortError> {
+        let started = Instant::now();
+        let (reply, answer) = oneshot::channel();
+        self.submit(Request::Raise { floor, horizons, reply })?;
+        match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(Ok(Reply::Failed(CohortError::Unknown { .. }))) | Err(_) => {
+                Err(CohortError::TimedOut { waited: started.elapsed() })
+            }
+            Ok(Ok(Reply::Failed(error))) => Err(error),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(CohortError::Closing),
+        }
+    }
+
+    fn submit(&self, request: Request) -> Result<(), CohortError> {
+        self.inner.requests.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => CohortError::Overloaded { waiting: self.inner.waiting_max },
+            mpsc::error::TrySendError::Closed(_) => CohortError::Closing,
+        })
+    }
+
+    async fn answer(
+        &self,
+        answer: oneshot::Receiver<Reply>,
+        deadline: Instant,
+        id: &TxId,
+    ) -> Result<Reply, CohortError> {
+        let why = match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(Ok(reply)) => return Ok(reply),
+            Ok(Err(_)) => "the replica stopped",
+            Err(_) => "the time ran out while it was being written",
+        };
+        Err(CohortError::Unknown { id: id.clone(), why: why.into() })
+    }
+
+    fn rows_error(&self, error: skein_storage::rows::RowsError) -> CohortError {
+        let error = CohortError::from(error);
+        if error.is_fatal() {
+            self.inner.shared.fail(error.clone());
+        }
+        error
+    }
+}
+
+impl Scan {
+    /// The settled upper bound.
+    pub fn until(&self) -> TxClock {
+        self.until
+    }
+
+    /// The next versions, at most about `budget`; empty only at the end. Runs on the blocking pool, so that a long
+    /// scan holds up no write.
+    pub async fn next(&mut self, budget: ChunkBudget) -> Result<Vec<ScanRow>, CohortError> {
+        while let Some(from) = self.next.take() {
+            let (rows, spec) = (self.rows.clone(), self.spec.clone());
+            let chunk = tokio::task::spawn_blocking(move || {
+                let mut out = Vec::new();
+                rows.scan_chunk(&spec, &from, budget, &mut |row| out.push(row)).map(|next| (out, next))
+            });
+            let chunk = chunk.await.map_err(|e| damaged(format!("scan: {e}")))?;
+            let (out, next) = chunk.map_err(|error| {
+                let error = CohortError::from(error);
+                if error.is_fatal() {
+                    self.shared.fail(error.clone());
+                }
+                error
+            })?;
+            self.next = next;
+            if !out.is_empty() {
+                return Ok(out);
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// Makes the only voter the leader, and waits until it has applied everything it had acknowledged before.
+async fn lead(raft: &Raft, host: u64) -> Result<(), CohortError> {
+    let stopped = |e: &dyn std::fmt::Display| damaged(format!("Raft stopped while starting: {e}"));
+    if !raft.is_initialized().await.map_err(|e| stopped(&e))? {
+        let members = std::collections::BTreeSet::from([host]);
+        raft.initialize(members).await.map_err(|e| stopped(&e))?;
+    } else {
+        raft.trigger().elect(false).await.map_err(|e| stopped(&e))?;
+    }
+    // No limit: replaying is progress, and a fatal error ends the wait.
+    raft.wait(None)
+        .metrics(|m| m.state == openraft::ServerState::Leader || m.running_state.is_err(), "lead")
+        .await
+        .map_err(|e| stopped(&e))?;
+    // An entry of the new term: once it is applied, so is every earlier one.
+    raft.write_blank().await.map_err(|e| stopped(&e))?;
+    Ok(())
+}
+
+/// Has the store checkpointed, and the log purged, whenever the log has grown enough.
+async fn checkpoint_when_due(raft: Raft, log: LogStore, log_bytes_max: u64) {
+    let mut tick = tokio::time::interval(Duration::from_millis(250));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        // "Snapshot" is Raft's word for "the state machine is durable up to here"; it purges the log afterwards.
+        if log_bytes_max <= log.bytes_live() && raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn damaged(error: impl std::fmt::Display) -> CohortError {
+    CohortError::Damaged { detail: error.to_string() }
+}
+
+/// The outcome that a stored record tells, unless it belongs to a transaction with other operations.
+fn recorded(id: &TxId, record: TxRecord, fingerprint: Option<u64>) -> Result<Outcome, CohortError> {
+    let outcome = match record.outcome {
+        TxOutcome::Committed(time) => Outcome::Committed(time),
+        TxOutcome::Collision { op } => Outcome::Refused(skein_model::Refusal::Collision { op }),
+        TxOutcome::Stale { op, latest } => Outcome::Refused(skein_model::Refusal::Stale { op, latest }),
+        TxOutcome::Aborted => Outcome::Aborted,
+    };
+    let reused = outcome != Outcome::Aborted && fingerprint.is_some_and(|f| f != record.fingerprint);
+    if reused { Err(CohortError::IdReused { id: id.clone() }) } else { Ok(outcome) }
+}
+
+/// Identifies what a transaction does, so that an ID used again for something else is noticed.
+/// Never zero, which stands for "not compared".
+fn fingerprint(tx: &Transaction) -> u64 {
+    use skein_model::{ContentType, WriteOp};
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    let mut field = |bytes: &[u8]| {
+        hash.update(&(bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    field(&tx.condition.map_or([0; 8], |c| c.0.to_le_bytes()));
+    for op in &tx.ops {
+        field(&op.table.0.to_le_bytes());
+        field(&op.key);
+        let (kind, value) = match &op.op {
+            WriteOp::Create(value) => (0u8, Some(value)),
+            WriteOp::Hold => (1, None),
+            WriteOp::Update(value) => (2, Some(value)),
+            WriteOp::Delete => (3, None),
+        };
+        field(&[kind]);
+        if let Some(value) = value {
+            field(if let ContentType::Other(name) = &value.content_type { name.as_bytes() } else { &[] });
+            field(&value.bytes);
+        }
+        field(format!("{:?}", op.expect).as_bytes());
+    }
+    hash.digest().max(1)
+}

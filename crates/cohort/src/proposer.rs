@@ -1,0 +1,234 @@
+//! The shell around the sequencer: one task that takes all requests that have arrived, has them judged, and
+//! proposes what was decided as one Raft entry while earlier entries are still being written.
+
+use crate::clock::locked;
+use crate::error::CohortError;
+use crate::raft::{Command, EntryResponder, Raft};
+use crate::sequencer::{Observed, Sequencer, Verdict};
+use crate::shared::{Reply, Shared, Waiter};
+use bytes::Bytes;
+use metrics::{Counter, Histogram};
+use openraft::error::ClientWriteError;
+use openraft::raft::ClientWriteResult;
+use skein_model::{TableId, Transaction, TxClock, TxId};
+use skein_storage::log::GroupLog;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// An entry is proposed once it has grown to this many bytes, even while more requests wait.
+const ENTRY_BYTES_MAX: usize = 4 << 20;
+/// Requests taken at a time.
+const TAKE_MAX: usize = 4096;
+
+/// Something for the sequencer to do. Each reply comes once the answer is durable.
+pub(crate) enum Request {
+    Write {
+        tx: Arc<Transaction>,
+        fingerprint: u64,
+        observed: Observed,
+        reply: oneshot::Sender<Reply>,
+    },
+    Resolve {
+        id: TxId,
+        observed: Observed,
+        reply: oneshot::Sender<Reply>,
+    },
+    /// Raise the ceiling above a time, or horizons, or both.
+    Raise {
+        floor: TxClock,
+        horizons: Vec<(Option<TableId>, TxClock)>,
+        reply: oneshot::Sender<Reply>,
+    },
+}
+
+/// Says whether the disk has room for more, and if not, why.
+pub type Room = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+pub(crate) struct Proposer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) raft: Raft,
+    pub(crate) log: GroupLog,
+    pub(crate) room: Room,
+    pub(crate) sequencer: Sequencer,
+    pub(crate) in_flight: Arc<Semaphore>,
+    pub(crate) entry_transactions: Histogram,
+    pub(crate) entries: Counter,
+}
+
+/// Waiters of the entry being built.
+#[derive(Default)]
+struct Building {
+    waiters: Vec<Waiter>,
+    floor: TxClock,
+}
+
+impl Proposer {
+    pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut taken = Vec::new();
+        loop {
+            taken.clear();
+            if requests.recv_many(&mut taken, TAKE_MAX).await == 0 {
+                return;
+            }
+            let Ok(mut permit) = self.in_flight.clone().acquire_owned().await else { return };
+            // More may have arrived while earlier entries were being written: they share this entry.
+            while taken.len() < TAKE_MAX
+                && let Ok(request) = requests.try_recv()
+            {
+                taken.push(request);
+            }
+            self.sequencer.applied(self.shared.applied());
+            let mut building = Building::default();
+            for request in taken.drain(..) {
+                if ENTRY_BYTES_MAX <= self.sequencer.bytes() {
+                    self.propose(&mut building, permit).await;
+                    let Ok(next) = self.in_flight.clone().acquire_owned().await else { return };
+                    permit = next;
+                }
+                self.handle(request, &mut building);
+            }
+            self.propose(&mut building, permit).await;
+        }
+    }
+
+    fn handle(&mut self, request: Request, building: &mut Building) {
+        if let Some(failure) = self.shared.failure() {
+            let (Request::Write { reply, .. }
+            | Request::Resolve { reply, .. }
+            | Request::Raise { reply, .. }) = request;
+            let _ = reply.send(Reply::Failed(failure));
+            return;
+        }
+        let wall = self.shared.wall();
+        match request {
+            Request::Write { tx, fingerprint, observed, reply } => {
+                if reply.is_closed() {
+                    return; // The client was told that the time ran out; it is still undecided.
+                }
+                if let Err(full) = self.reserve(transaction_bytes(&tx)) {
+                    let _ = reply.send(Reply::Failed(full));
+                    return;
+                }
+                let verdict = self.sequencer.write(wall, &self.shared.clock, &tx, fingerprint, &observed);
+                self.answer(verdict, tx.id.clone(), reply, building);
+            }
+            Request::Resolve { id, observed, reply } => {
+                if let Err(full) = self.reserve(256) {
+                    let _ = reply.send(Reply::Failed(full));
+                    return;
+                }
+                let verdict = self.sequencer.resolve(&id, &observed);
+                self.answer(verdict, id, reply, building);
+            }
+            Request::Raise { floor, horizons, reply } => {
+                if let Err(full) = self.reserve(256 + 17 * horizons.len()) {
+                    let _ = reply.send(Reply::Failed(full));
+                    return;
+                }
+                building.floor = building.floor.max(floor);
+                let sequence = self.sequencer.touch(&horizons);
+                let outcome = crate::entry::Outcome::Aborted; // Nobody looks at it.
+                let id = TxId::from_be_bytes(&[]);
+                self.answer(Verdict::Decided { outcome, sequence }, id, reply, building);
+            }
+        }
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<(), CohortError> {
+        (self.room)().map_err(|detail| CohortError::Full { detail })?;
+        self.log.reserve(bytes as u64).map_err(CohortError::from)
+    }
+
+    fn answer(&mut self, verdict: Verdict, id: TxId, reply: oneshot::Sender<Reply>, building: &mut Building) {
+        match verdict {
+            Verdict::Decided { outcome, sequence } if self.sequencer.sequence() <= sequence => {
+                building.waiters.push(Waiter { id, outcome, reply });
+            }
+            Verdict::Decided { outcome, sequence } => {
+                self.shared.join(sequence, Waiter { id, outcome, reply });
+            }
+            Verdict::LookAgain => {
+                let _ = reply.send(Reply::LookAgain);
+            }
+            Verdict::IdReused => {
+                let _ = reply.send(Reply::Failed(CohortError::IdReused { id }));
+            }
+        }
+    }
+
+    /// Hands the entry being built to Raft, if there is one; the permit comes back when it is applied.
+    async fn propose(&mut self, building: &mut Building, permit: OwnedSemaphorePermit) {
+        let Building { waiters, floor } = std::mem::take(building);
+        let ceiling = locked(&self.shared.clock).next_ceiling(self.shared.wall(), floor);
+        let Some((sequence, bytes)) = self.sequencer.take(ceiling) else {
+            return;
+        };
+        self.entries.increment(1);
+        self.entry_transactions.record(waiters.len() as f64);
+        self.shared.register(sequence, waiters);
+        let report = Report { shared: self.shared.clone(), sequence, _permit: permit };
+        self.submit(bytes, report).await;
+    }
+
+    async fn submit(&self, bytes: Bytes, report: Report) {
+        let shared = self.shared.clone();
+        let responder = EntryResponder::new(move |result| report.finish(result));
+        if let Err(fatal) = self.raft.client_write_ff(Command(bytes), Some(responder)).await {
+            shared.fail(CohortError::DiskFailed { detail: format!("Raft stopped: {fatal}") });
+        }
+    }
+}
+
+/// Travels with a proposed entry; whatever becomes of the entry, its waiters hear of it.
+struct Report {
+    shared: Arc<Shared>,
+    sequence: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Report {
+    fn finish(self, result: ClientWriteResult<crate::raft::RaftTypes>) {
+        match result {
+            Ok(_) => self.shared.complete(self.sequence),
+            Err(ClientWriteError::ForwardToLeader(_)) => {
+                // Refused before it was written anywhere. A cohort of one loses leadership only by closing.
+                self.shared.clock().dropped(self.sequence);
+                self.shared.abandon(self.sequence, |_| CohortError::Closing);
+            }
+            // Anything else: the drop below tells the waiters that nothing is known.
+            Err(_) => {}
+        }
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        // Finds nobody if `finish` answered them.
+        let why = self.shared.failure().map_or_else(|| "the replica stopped".to_owned(), |f| f.to_string());
+        self.shared.abandon(self.sequence, |waiter| CohortError::Unknown {
+            id: waiter.id.clone(),
+            why: why.clone(),
+        });
+    }
+}
+
+/// At least as many bytes as the transaction takes in the log.
+fn transaction_bytes(tx: &Transaction) -> usize {
+    use skein_model::{ContentType, WriteOp};
+    let rows: usize = tx
+        .ops
+        .iter()
+        .map(|op| {
+            let value = match &op.op {
+                WriteOp::Create(value) | WriteOp::Update(value) => {
+                    let name =
+                        if let ContentType::Other(name) = &value.content_type { name.len() } else { 0 };
+                    value.bytes.len() + name
+                }
+                WriteOp::Hold | WriteOp::Delete => 0,
+            };
+            op.key.len() + value + 24
+        })
+        .sum();
+    rows + tx.id.as_be_bytes().len() + 160
+}

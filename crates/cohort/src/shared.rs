@@ -1,0 +1,187 @@
+//! What the tasks of one cohort share: the clock, how far entries are applied, and who waits for which.
+
+use crate::clock::{CohortClock, locked};
+use crate::entry::Outcome;
+use crate::error::CohortError;
+use skein_model::{TxClock, TxId};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::sync::{oneshot, watch};
+
+/// Microseconds since the Unix epoch, from whatever clock the owner gives.
+pub type WallClock = std::sync::Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// What the sequencer answers to a waiting request.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// The transaction is decided, durably.
+    Done(Outcome),
+    /// Look the rows up again and come back.
+    LookAgain,
+    /// The request failed.
+    Failed(CohortError),
+}
+
+/// One request that waits for its entry.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) id: TxId,
+    pub(crate) outcome: Outcome,
+    pub(crate) reply: oneshot::Sender<Reply>,
+}
+
+/// The waiters of one proposed entry.
+type EntryWaiters = (u64, Vec<Waiter>);
+
+pub(crate) struct Shared {
+    pub(crate) wall: WallClock,
+    pub(crate) clock: Mutex<CohortClock>,
+    /// Sequence of the last own entry that is applied; readers of rows load it before they look.
+    applied: AtomicU64,
+    applied_watch: watch::Sender<u64>,
+    waiting: Mutex<VecDeque<EntryWaiters>>,
+    /// Read times of scans under way, with how many read at each: history they need is kept.
+    pins: Mutex<BTreeMap<TxClock, usize>>,
+    failure: OnceLock<CohortError>,
+}
+
+fn whole<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn new(wall: WallClock, ceiling: TxClock) -> Shared {
+        Shared {
+            wall,
+            clock: Mutex::new(CohortClock::starting_at(ceiling)),
+            applied: AtomicU64::new(0),
+            applied_watch: watch::channel(0).0,
+            waiting: Mutex::new(VecDeque::new()),
+            pins: Mutex::new(BTreeMap::new()),
+            failure: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn wall(&self) -> u64 {
+        (self.wall)()
+    }
+
+    pub(crate) fn clock(&self) -> MutexGuard<'_, CohortClock> {
+        locked(&self.clock)
+    }
+
+    /// Sequence of the last own entry that readers can see.
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// An own entry is applied and visible: lets readers of the present see it. Comes before its waiters are told.
+    pub(crate) fn entry_applied(&self, sequence: u64, ceiling: TxClock) {
+        self.clock().applied(sequence, ceiling);
+        self.applied.store(sequence, Ordering::Release);
+        self.applied_watch.send_replace(sequence);
+    }
+
+    /// An entry of somebody else, or of an earlier run, is applied.
+    pub(crate) fn foreign_entry_applied(&self, ceiling: TxClock) {
+        self.clock().saw_ceiling(ceiling);
+    }
+
+    pub(crate) fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.applied_watch.subscribe()
+    }
+
+    /// Registers the waiters of an entry before it is proposed.
+    pub(crate) fn register(&self, sequence: u64, waiters: Vec<Waiter>) {
+        whole(&self.waiting).push_back((sequence, waiters));
+    }
+
+    /// Adds a waiter to an entry proposed before, or answers it if that entry is applied already.
+    pub(crate) fn join(&self, sequence: u64, waiter: Waiter) {
+        let mut waiting = whole(&self.waiting);
+        if self.applied() < sequence
+            && let Some((_, waiters)) = waiting.iter_mut().find(|(s, _)| *s == sequence)
+        {
+            waiters.push(waiter);
+            return;
+        }
+        drop(waiting);
+        let reply = if sequence <= self.applied() {
+            Reply::Done(waiter.outcome)
+        } else {
+            let why =
+                self.failure().map_or_else(|| "its entry was not reported on".into(), |f| f.to_string());
+            Reply::Failed(CohortError::Unknown { id: waiter.id, why })
+        };
+        let _ = waiter.reply.send(reply);
+    }
+
+    fn take_waiters(&self, sequence: u64) -> Vec<Waiter> {
+        let mut waiting = whole(&self.waiting);
+        match waiting.iter().position(|(s, _)| *s == sequence) {
+            Some(at) => waiting.remove(at).map(|(_, waiters)| waiters).unwrap_or_default(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The entry is durable and applied: answers everybody who waited for it.
+    pub(crate) fn complete(&self, sequence: u64) {
+        for waiter in self.take_waiters(sequence) {
+            let _ = waiter.reply.send(Reply::Done(waiter.outcome));
+        }
+    }
+
+    /// The entry will not be reported on; `error` says what to tell each waiter.
+    pub(crate) fn abandon(&self, sequence: u64, error: impl Fn(&Waiter) -> CohortError) {
+        for waiter in self.take_waiters(sequence) {
+            let error = error(&waiter);
+            let _ = waiter.reply.send(Reply::Failed(error));
+        }
+    }
+
+    /// Why this replica has stopped answering, if it has.
+    pub(crate) fn failure(&self) -> Option<CohortError> {
+        self.failure.get().cloned()
+    }
+
+    /// Stops this replica from answering; the first reason stays.
+    pub(crate) fn fail(&self, error: CohortError) {
+        if self.failure.set(error.clone()).is_ok() {
+            tracing::error!(%error, "this replica no longer answers; run `skein doctor` on its directory and restart it");
+        }
+    }
+
+    /// Stops this replica from answering because it is being closed.
+    pub(crate) fn fail_quietly(&self, reason: CohortError) {
+        let _ = self.failure.set(reason);
+    }
+
+    pub(crate) fn pin(self: &std::sync::Arc<Self>, time: TxClock) -> Pin {
+        *whole(&self.pins).entry(time).or_insert(0) += 1;
+        Pin { shared: self.clone(), time }
+    }
+
+    /// The oldest time that a scan under way reads at.
+    pub(crate) fn oldest_pin(&self) -> Option<TxClock> {
+        whole(&self.pins).keys().next().copied()
+    }
+}
+
+/// Keeps the history at one time readable while it lives.
+pub(crate) struct Pin {
+    shared: std::sync::Arc<Shared>,
+    time: TxClock,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = whole(&self.shared.pins);
+        if let Some(count) = pins.get_mut(&self.time) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.time);
+            }
+        }
+    }
+}

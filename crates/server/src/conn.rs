@@ -34,7 +34,7 @@ const BUFFER_BYTES_MAX: usize = 128 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What a connection past the limit is told.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
-    content-length: 142\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    content-length: 141\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"type\":\"urn:skein:problem:overloaded\",\"title\":\"The server is overloaded\",\"status\":503,\
     \"detail\":\"Too many connections. Try another peer.\"}  \n";
 

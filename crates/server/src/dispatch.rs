@@ -102,10 +102,11 @@ impl State {
         if let Some(table) = self.cell.schema().table(&name) {
             return Ok(table.id);
         }
-        if or_id && looks_like_an_id(&name) {
-            if let Ok(id) = name.parse() {
-                return Ok(id);
-            }
+        if or_id
+            && looks_like_an_id(&name)
+            && let Ok(id) = name.parse()
+        {
+            return Ok(id);
         }
         let name = clip(&name);
         Err(Problem::new(

@@ -8,7 +8,7 @@ use crate::intake::{BodyLimit, read_body};
 use crate::json::push_string;
 use crate::metrics::resident_bytes;
 use crate::params::RawParams;
-use crate::problem::{Answer, Kind, Member, Problem};
+use crate::problem::{Answer, Kind, Problem};
 use crate::reply::{empty, whole};
 use bytes::BytesMut;
 use http::header::{ETAG, HeaderValue};
@@ -83,7 +83,7 @@ fn atlas_stale(current: u64) -> Box<Problem> {
             "The atlas is at version {current}, which If-Match does not list. Nothing changed; GET it again."
         ),
     )
-    .member("version", Member::Number(current));
+    .member("version", current);
     match atlas_etag(current) {
         Some(tag) => problem.header(ETAG, tag),
         None => problem,

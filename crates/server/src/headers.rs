@@ -32,41 +32,29 @@ pub(crate) struct RequestHeaders<'a> {
 }
 
 impl<'a> RequestHeaders<'a> {
-    /// Picks the headers out. Of a repeated one the first counts; lists go on; and clocks and transaction IDs that
-    /// contradict each other are noted as torn.
+    /// Picks the headers out. Lists go on over several lines; of the others a repeated one has to say the same.
     pub(crate) fn pick(headers: &'a HeaderMap) -> Self {
         let mut picked = RequestHeaders::default();
         for (name, value) in headers {
-            match name.as_str() {
-                "read-txclock" => {
-                    if keep_first(&mut picked.read, value) {
-                        picked.torn = Some("Read-TxClock");
-                    }
-                }
+            let differs = match name.as_str() {
+                "read-txclock" => keep_first(&mut picked.read, value).then_some("Read-TxClock"),
                 "condition-txclock" => {
-                    if keep_first(&mut picked.condition, value) {
-                        picked.torn = Some("Condition-TxClock");
-                    }
+                    keep_first(&mut picked.condition, value).then_some("Condition-TxClock")
                 }
-                "transaction-id" => {
-                    if keep_first(&mut picked.transaction_id, value) {
-                        picked.torn = Some("Transaction-ID");
-                    }
-                }
-                "content-type" => {
-                    keep_first(&mut picked.content_type, value);
-                }
-                "if-match" => picked.if_match.push(value),
-                "if-none-match" => picked.if_none_match.push(value),
+                "transaction-id" => keep_first(&mut picked.transaction_id, value).then_some("Transaction-ID"),
+                "content-type" => keep_first(&mut picked.content_type, value).then_some("Content-Type"),
+                "if-match" => push(&mut picked.if_match, value),
+                "if-none-match" => push(&mut picked.if_none_match, value),
                 "if-modified-since" => {
-                    keep_first(&mut picked.if_modified_since, value);
+                    keep_first(&mut picked.if_modified_since, value).then_some("If-Modified-Since")
                 }
                 "if-unmodified-since" => {
-                    keep_first(&mut picked.if_unmodified_since, value);
+                    keep_first(&mut picked.if_unmodified_since, value).then_some("If-Unmodified-Since")
                 }
-                "accept" => picked.accept.push(value),
-                _ => {}
-            }
+                "accept" => push(&mut picked.accept, value),
+                _ => None,
+            };
+            picked.torn = picked.torn.or(differs);
         }
         picked
     }
@@ -117,6 +105,12 @@ impl<'a> RequestHeaders<'a> {
 fn refuses(parameter: &str) -> bool {
     let weight = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
     weight.and_then(|q| q.trim().parse::<f32>().ok()).is_some_and(|q| q <= 0.0)
+}
+
+/// Takes one more line of a list, which never contradicts the others.
+fn push<'a>(list: &mut Vec<&'a HeaderValue>, value: &'a HeaderValue) -> Option<&'static str> {
+    list.push(value);
+    None
 }
 
 /// Keeps the first value; true if another one differs from it.

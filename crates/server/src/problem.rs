@@ -130,20 +130,14 @@ impl Kind {
     }
 }
 
-/// A member of a problem document beyond those that every problem has.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Member {
-    Number(u64),
-    Text(String),
-}
-
 /// One problem, on its way to the client.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) kind: Kind,
     /// Names the offending thing and says what to do next.
     pub(crate) detail: String,
-    pub(crate) members: Vec<(&'static str, Member)>,
+    /// Numbers beyond the members that every problem has.
+    pub(crate) members: Vec<(&'static str, u64)>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether the connection cannot carry another request, because the body of this one was left unread.
     pub(crate) close: bool,
@@ -173,14 +167,14 @@ impl Problem {
             Kind::TooLarge,
             format!("{what} is limited to {limit} {unit}; nothing was written. Send less at a time."),
         )
-        .member("limit", Member::Number(limit as u64))
+        .member("limit", limit as u64)
     }
 
     pub(crate) fn overloaded(detail: impl Into<String>, retry_after: Duration) -> Box<Problem> {
         Problem::new(Kind::Overloaded, detail).retry_after(retry_after)
     }
 
-    pub(crate) fn member(mut self: Box<Self>, name: &'static str, value: Member) -> Box<Self> {
+    pub(crate) fn member(mut self: Box<Self>, name: &'static str, value: u64) -> Box<Self> {
         self.members.push((name, value));
         self
     }
@@ -229,10 +223,7 @@ impl Problem {
             out.extend_from_slice(b",");
             push_string(&mut out, name);
             out.extend_from_slice(b":");
-            match value {
-                Member::Number(n) => out.extend_from_slice(itoa::Buffer::new().format(*n).as_bytes()),
-                Member::Text(text) => push_string(&mut out, text),
-            }
+            out.extend_from_slice(itoa::Buffer::new().format(*value).as_bytes());
         }
         out.extend_from_slice(b",\"instance\":");
         push_string(&mut out, &format!("urn:skein:request:{request_id}"));
@@ -278,10 +269,10 @@ impl From<CellError> for Box<Problem> {
                 Kind::HistoryGone,
                 format!("{said}. The oldest time that can be read is {oldest}."),
             )
-            .member("oldest", Member::Number(oldest.0)),
+            .member("oldest", oldest.0),
             CellError::FutureTime(future) => {
                 Problem::new(Kind::FutureTime, format!("{said}. Nothing was written."))
-                    .member("latest", Member::Number(future.latest.0))
+                    .member("latest", future.latest.0)
             }
             CellError::Full { .. } => Problem::new(
                 Kind::DiskFull,
@@ -343,7 +334,7 @@ mod tests {
     #[test]
     fn an_unknown_outcome_names_the_transaction_to_ask_about() {
         let id: TxId = "beef".parse().unwrap();
-        let problem = Box::<Problem>::from(CellError::Unknown { id, waited: Duration::from_secs(5) });
+        let problem = Box::<Problem>::from(CellError::Unknown { id, why: "no answer".to_owned() });
         let response = problem.into_response("r");
         assert_eq!(response.status(), 504);
         assert_eq!(response.headers()["transaction-id"], "beef");

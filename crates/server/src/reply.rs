@@ -28,10 +28,10 @@ pub(crate) fn date_value(seconds: u64) -> Option<HeaderValue> {
         return None;
     }
     LAST.with_borrow_mut(|last| {
-        if let Some((known, value)) = last {
-            if *known == seconds {
-                return Some(value.clone());
-            }
+        if let Some((known, value)) = last
+            && *known == seconds
+        {
+            return Some(value.clone());
         }
         let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
         let value = HeaderValue::try_from(text).ok()?;

@@ -43,7 +43,7 @@ pub struct EngineOptions {
     pub cache_bytes: u64,
     /// Bytes of all memtables together at which a checkpoint starts by itself.
     pub write_buffer_bytes: u64,
-    /// Threads that compact; at least one. One more thread runs checkpoints.
+    /// Threads that compact; with none, only [`Engine::compact`] does. One more thread runs checkpoints.
     pub compaction_threads: usize,
     /// Table files kept open at once.
     pub open_files_max: usize,
@@ -159,7 +159,7 @@ impl LsmEngine {
             signals: background::Signals::default(),
         });
         shared.rule.follow(&shared);
-        let workers = Workers::start(&shared, options.compaction_threads.max(1))?;
+        let workers = Workers::start(&shared, options.compaction_threads)?;
         Ok(LsmEngine { shared, workers })
     }
 }
@@ -361,6 +361,7 @@ impl Engine for LsmEngine {
             return Ok(());
         }
         let done = tree.major_compact(background::TABLE_BYTES, shared.watermark());
+        shared.publish_tables();
         shared.note_runs();
         done.map_err(|e| shared.read_error(keyspace, e))
     }
@@ -446,3 +447,6 @@ impl View for LsmView {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -275,3 +275,6 @@ impl TxRecord {
         Some(TxClock(u64::from_le_bytes(encoded.get(9..17)?.try_into().ok()?)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! `until` is promised, and none is dropped while retention covers it.
 
 use super::codec::{self, DecodeError};
+use super::retention::is_forgotten_tombstone;
 use super::{Rows, RowsError, decode_head, decode_past, past_at};
 use crate::engine::{Keyspace, Range, View};
 use bytes::Bytes;
@@ -82,9 +83,8 @@ impl Rows {
         budget: ChunkBudget,
         out: &mut dyn FnMut(ScanRow),
     ) -> Result<Option<ScanPosition>, RowsError> {
-        self.check_horizon(spec.table, spec.window.until)?;
+        let horizon = self.check_horizon(spec.table, spec.window.until)?;
         let view = self.engine().view()?;
-        let horizon = self.horizon(spec.table);
         let mut chunk = Chunk {
             spec,
             horizon,
@@ -188,9 +188,7 @@ impl<'a> Chunk<'a> {
             let entry =
                 decode_head(&head).map_err(|e| RowsError::undecodable(Keyspace::Head, &head_key, e))?;
             let head_time = entry.stamp;
-            // A tombstone that may be reclaimed any moment is treated as if it were, so that answers do not depend on when.
-            let readable = entry.is_live() || self.horizon < head_time;
-            if readable && head_time <= at {
+            if head_time <= at && !is_forgotten_tombstone(head_time, entry.is_live(), self.horizon) {
                 match self.offer(&key, head_time, || entry.into_value(&head)) {
                     Offered::More => {}
                     Offered::RowDone => continue,
@@ -208,7 +206,8 @@ impl<'a> Chunk<'a> {
                 }
                 let entry = decode_past(&version)
                     .map_err(|e| RowsError::undecodable(Keyspace::Past, &self.prefix, e))?;
-                if entry.stamp <= self.horizon {
+                if entry.stamp <= self.horizon || is_forgotten_tombstone(time, entry.is_live(), self.horizon)
+                {
                     continue;
                 }
                 match self.offer(&key, time, || entry.into_value(&version)) {

@@ -197,11 +197,12 @@ fn compact_until_in_shape(shared: &Shared, keyspace: Keyspace) -> lsm_tree::Resu
         }
         let before = tree.current_version().id();
         tree.compact(strategy.clone(), shared.watermark())?;
-        shared.note_runs();
-        shared.signals.progress();
         if tree.current_version().id() == before {
             break;
         }
+        shared.publish_tables();
+        shared.note_runs();
+        shared.signals.progress();
     }
     Ok(())
 }

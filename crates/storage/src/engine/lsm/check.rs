@@ -28,7 +28,7 @@ pub(super) fn before_open(dir: &Path) -> Result<(), EngineError> {
         }
         match current.try_exists() {
             Ok(true) => {
-                for id in version_file::read_current(&path)? {
+                for id in version_file::read_current(&path)?.ids {
                     version_file::check_footer(&path.join("tables").join(id.to_string()))?;
                 }
             }
@@ -115,8 +115,9 @@ pub(super) fn verify_tree(path: &Path, tree: &Tree, report: &mut VerifyReport) -
     {
         let _steady = tree.get_version_history_lock();
         report.files += 2;
-        if let Err(e) = version_file::read_current(path) {
-            note_damage(e, report)?;
+        match version_file::read_current(path) {
+            Ok(list) => report.bytes += list.bytes,
+            Err(e) => note_damage(e, report)?,
         }
     }
     let mut buffer = vec![0; 256 << 10];

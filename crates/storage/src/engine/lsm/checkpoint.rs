@@ -42,13 +42,16 @@ impl Shared {
         sealed.flushed = true;
         drop(sealed);
         self.durable.fetch_max(position, Ordering::AcqRel);
-        self.forget_old_versions();
+        self.publish_tables();
         self.signals.request_compaction();
         Ok(position)
     }
 
-    /// Lets go of the memtables just flushed, which the trees keep for views older than the flush.
-    fn forget_old_versions(&self) {
+    /// Shows new views the tables just made, and lets go of the memtables and files that only older views need.
+    ///
+    /// Without this, the trees would keep them until the next write or flush: they number their own changes with the
+    /// counter that numbers batches, and a view looks for the newest change below its own number.
+    pub(super) fn publish_tables(&self) {
         {
             // No batch is half-way in, so everything numbered so far may be seen.
             let _writer = lock(&self.writer);
@@ -58,8 +61,8 @@ impl Shared {
         for keyspace in Keyspace::ALL {
             let mut history = self.tree(keyspace).get_version_history_lock();
             if let Err(e) = history.maintenance(&self.path(keyspace), watermark) {
-                // Only memory and a small file are held longer; the next checkpoint tries again.
-                tracing::warn!(keyspace = keyspace.name(), error = ?e, "could not remove old versions of the list of tables");
+                // Only memory and small files are held longer; the next checkpoint tries again.
+                tracing::warn!(keyspace = keyspace.name(), error = ?e, "could not remove old lists of tables");
             }
         }
     }

@@ -18,8 +18,16 @@ use std::path::{Path, PathBuf};
 const TRAILER_BYTES: usize = 38;
 const CONTENTS_BYTES_MAX: u64 = 1 << 20;
 
-/// Tests `current` and the version file it names; gives the IDs of the tables in it.
-pub(super) fn read_current(tree: &Path) -> Result<Vec<u64>, EngineError> {
+/// Which tables a tree has.
+pub(super) struct TableList {
+    /// Their IDs, which are the names of their files.
+    pub(super) ids: Vec<u64>,
+    /// Bytes of the two files that said so.
+    pub(super) bytes: u64,
+}
+
+/// Tests `current` and the version file it names, and reads them.
+pub(super) fn read_current(tree: &Path) -> Result<TableList, EngineError> {
     let current = tree.join("current");
     let bytes = std::fs::read(&current).map_err(|e| io_error("read", &current, e))?;
     let mut reader = Fields(&bytes);
@@ -42,7 +50,9 @@ pub(super) fn read_current(tree: &Path) -> Result<Vec<u64>, EngineError> {
             format!("its checksum is {found:032x}, and {} expects {expected:032x}", current.display());
         return Err(damaged(&version, &detail));
     }
-    listed_tables(&content).ok_or_else(|| damaged(&version, "its list of tables cannot be parsed"))
+    let ids =
+        listed_tables(&content).ok_or_else(|| damaged(&version, "its list of tables cannot be parsed"))?;
+    Ok(TableList { ids, bytes: (bytes.len() + content.len()) as u64 })
 }
 
 /// The table IDs in a version file.

@@ -12,6 +12,7 @@ mod background;
 mod check;
 mod checkpoint;
 mod filter;
+mod sweep;
 mod version_file;
 
 use super::{
@@ -30,7 +31,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 /// Key of the position in [`Keyspace::Meta`]; starts with [`super::ENGINE_KEY`].
@@ -85,6 +86,9 @@ struct Shared {
     writer: Mutex<Writer>,
     /// Held by the checkpoint under way.
     checkpoint: Mutex<()>,
+    /// Held for reading by compactions under way.
+    compacting: RwLock<()>,
+    seen: sweep::SeenTables,
     durable: AtomicU64,
     /// Bytes in active and in sealed memtables.
     unflushed: AtomicU64,
@@ -148,6 +152,8 @@ impl LsmEngine {
             views: Mutex::default(),
             writer: Mutex::new(Writer { position, active_bytes: 0 }),
             checkpoint: Mutex::default(),
+            compacting: RwLock::default(),
+            seen: sweep::SeenTables::default(),
             durable: AtomicU64::new(position),
             unflushed: AtomicU64::new(0),
             write_buffer: AtomicU64::new(options.write_buffer_bytes.max(1 << 16)),
@@ -159,6 +165,7 @@ impl LsmEngine {
             signals: background::Signals::default(),
         });
         shared.rule.follow(&shared);
+        Keyspace::ALL.into_iter().for_each(|keyspace| shared.see_tables(keyspace));
         let workers = Workers::start(&shared, options.compaction_threads)?;
         Ok(LsmEngine { shared, workers })
     }
@@ -222,6 +229,10 @@ impl Shared {
 
     fn path(&self, keyspace: Keyspace) -> PathBuf {
         self.dir.join(keyspace.name())
+    }
+
+    fn begin_compaction(&self) -> RwLockReadGuard<'_, ()> {
+        self.compacting.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The sequence number below which no view alive, and none still to come, needs shadowed entries or old versions
@@ -360,9 +371,16 @@ impl Engine for LsmEngine {
         if tree.table_count() == 0 {
             return Ok(());
         }
-        let done = tree.major_compact(background::TABLE_BYTES, shared.watermark());
+        let done = {
+            let _under_way = shared.begin_compaction();
+            tree.major_compact(background::TABLE_BYTES, shared.watermark())
+        };
+        shared.see_tables(keyspace);
         shared.publish_tables();
         shared.note_runs();
+        if done.is_err() {
+            shared.sweep();
+        }
         done.map_err(|e| shared.read_error(keyspace, e))
     }
 

@@ -172,12 +172,18 @@ fn compactions(shared: &Shared) {
     };
     while let Some(keyspace) = shared.signals.next(pick) {
         match compact_until_in_shape(shared, keyspace) {
-            Ok(()) => retry = RETRY_FIRST,
+            Ok(()) => {
+                if retry != RETRY_FIRST {
+                    *lock(&shared.trouble) = None;
+                }
+                retry = RETRY_FIRST;
+            }
             Err(_) if shared.signals.is_stopped() => return,
             Err(e) => {
                 let e = shared.read_error(keyspace, e);
                 tracing::error!(keyspace = keyspace.name(), error = checkpoint::describe(&e), retry_in = ?retry, "compaction failed");
                 *lock(&shared.trouble) = Some((checkpoint::describe(&e), e.is_full()));
+                shared.sweep();
                 shared.signals.pause(retry);
                 retry = (retry * 2).min(RETRY_MAX);
                 lock(&shared.signals.wanted).compaction[keyspace.slot()] = true;
@@ -196,7 +202,12 @@ fn compact_until_in_shape(shared: &Shared, keyspace: Keyspace) -> lsm_tree::Resu
             return Ok(());
         }
         let before = tree.current_version().id();
-        tree.compact(strategy.clone(), shared.watermark())?;
+        let done = {
+            let _under_way = shared.begin_compaction();
+            tree.compact(strategy.clone(), shared.watermark())
+        };
+        shared.see_tables(keyspace);
+        done?;
         if tree.current_version().id() == before {
             break;
         }

@@ -6,6 +6,9 @@ use lsm_tree::AbstractTree;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+/// Sorted runs in level 0 at which no more are added.
+const RUNS_MAX: usize = 200;
+
 impl Shared {
     /// Makes everything written so far durable; records trouble, or that it is over.
     pub(super) fn run_checkpoint(&self) -> Result<u64, EngineError> {
@@ -17,7 +20,10 @@ impl Shared {
                 self.checkpoints.fetch_add(1, Ordering::Relaxed);
                 metrics::histogram!("skein_checkpoint_seconds").record(started.elapsed().as_secs_f64());
             }
-            Err(e) => *lock(&self.trouble) = Some((describe(e), e.is_full())),
+            Err(e) => {
+                *lock(&self.trouble) = Some((describe(e), e.is_full()));
+                self.sweep();
+            }
         }
         self.note_runs();
         self.signals.progress();
@@ -36,8 +42,17 @@ impl Shared {
         let mut sealed = SealedBytes { shared: self, bytes: sealed_bytes, flushed: false };
         for keyspace in Keyspace::ALL {
             let tree = self.tree(keyspace);
+            // A list of tables counts the runs of a level in one byte.
+            if RUNS_MAX <= tree.l0_run_count() {
+                return Err(EngineError::Io {
+                    what: format!("flush {}", self.path(keyspace).display()),
+                    source: std::io::Error::other("compaction is too far behind"),
+                });
+            }
             let flush_lock = tree.get_flush_lock();
             tree.flush(&flush_lock, self.watermark()).map_err(|e| self.read_error(keyspace, e))?;
+            drop(flush_lock);
+            self.see_tables(keyspace);
         }
         sealed.flushed = true;
         drop(sealed);

@@ -273,3 +273,27 @@ fn a_checkpoint_that_fails_loses_nothing_and_can_be_repeated() {
     drop(engine);
     assert_eq!(everything(&open(dir.path())).unwrap(), written);
 }
+
+#[test]
+fn what_a_failed_flush_leaves_behind_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    engine.write(batch(1), 1).unwrap();
+    engine.checkpoint().unwrap();
+    let view = engine.view().unwrap();
+    engine.write(batch(2), 2).unwrap();
+    engine.checkpoint().unwrap();
+    engine.compact(Keyspace::Head).unwrap();
+    let debris = dir.path().join("head/tables/4444");
+    std::fs::write(&debris, b"half a table").unwrap();
+    engine.write(batch(3), 3).unwrap();
+    let tree = engine.shared.tree(Keyspace::Head);
+    let blocker = dir.path().join("head/tables").join((tree.get_next_table_id() + 1).to_string());
+    std::fs::create_dir(&blocker).unwrap();
+    engine.checkpoint().unwrap_err();
+    assert!(!debris.exists());
+    assert_eq!(entries(&*view, Keyspace::Head).unwrap().len(), 20, "tables that a view needs are left alone");
+    std::fs::remove_dir(&blocker).unwrap();
+    engine.checkpoint().unwrap();
+    assert_eq!(engine.verify().unwrap().damaged, []);
+}

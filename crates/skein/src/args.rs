@@ -39,6 +39,9 @@ pub enum Command {
         after_help = "Example:\n  skein doctor ./data\n\nExits with 0 if all is well and 5 if something is damaged."
     )]
     Doctor(DoctorArgs),
+    /// Measure a running server, and the limits of this machine beside it.
+    #[command(after_help = "Example:\n  skein bench --workload put --clients 1,64 --duration 10s")]
+    Bench(skein_bench::BenchArgs),
 }
 
 const SERVE_HELP: &str = "\

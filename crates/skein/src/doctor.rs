@@ -1,8 +1,192 @@
-//! `skein doctor`: waits for the log and the store.
-use crate::args::DoctorArgs;
-use crate::trouble::{Exit, Trouble};
+//! `skein doctor`: looks over a stopped server's directory and says what is wrong, where, and what it would do.
+//!
+//! It goes on after the first damage, so that one run shows all of it, and it repairs nothing.
 
-/// Says that there is no check yet.
-pub fn run(_args: &DoctorArgs) -> Result<Exit, Trouble> {
-    Err(Trouble::new(Exit::Failed, "cannot check").because("the checks are not part of this build yet"))
+use crate::args::DoctorArgs;
+use crate::home::{self, HomeError, Lock};
+use crate::init;
+use crate::serve::{engine_exit, log_exit};
+use crate::trouble::{Exit, Trouble};
+use crate::units::Bytes;
+use skein_cell::catalog::{Catalog, CatalogError};
+use skein_storage::disk::RealDisk;
+use skein_storage::engine::{Engine as _, EngineError, EngineOptions, LsmEngine};
+use skein_storage::log::{Log, LogReport};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// What was found in one part of the directory.
+#[derive(Debug, Default)]
+struct Finding {
+    /// What is well, or what there is to know.
+    notes: Vec<String>,
+    /// What is wrong: file, place and detail.
+    damage: Vec<String>,
+    /// What kept us from looking, and the code to exit with.
+    unread: Option<(String, Exit)>,
+}
+
+impl Finding {
+    fn note(text: impl Into<String>) -> Finding {
+        Finding { notes: vec![text.into()], ..Finding::default() }
+    }
+
+    fn failed(error: &(dyn std::error::Error + 'static), exit: Exit) -> Finding {
+        let mut text = error.to_string();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            let cause_text = cause.to_string();
+            if !text.ends_with(&cause_text) {
+                text.push_str(": ");
+                text.push_str(&cause_text);
+            }
+            next = cause.source();
+        }
+        if exit == Exit::Damaged {
+            Finding { damage: vec![text], ..Finding::default() }
+        } else {
+            Finding { unread: Some((text, exit)), ..Finding::default() }
+        }
+    }
+}
+
+/// Runs `skein doctor`.
+pub fn run(args: &DoctorArgs) -> Result<Exit, Trouble> {
+    let dir = &args.dir;
+    let trouble = |e: &HomeError| init::trouble(format!("cannot check {}", dir.display()), dir, e);
+    let identity = match home::read_identity(dir) {
+        // Damage here is one finding among others.
+        Err(e @ HomeError::Damaged { .. }) => Finding::failed(&e, Exit::Damaged),
+        Err(e) => return Err(trouble(&e)),
+        Ok(identity) => {
+            let created = SystemTime::UNIX_EPOCH + Duration::from_secs(identity.created_seconds);
+            let created = humantime::format_rfc3339_seconds(created);
+            Finding::note(format!("host {}, cell {}, initialised {created}", identity.host, identity.cell))
+        }
+    };
+    let _lock = Lock::take(dir).map_err(|e| trouble(&e))?;
+
+    let mut exit = Exit::Done;
+    let parts: [(&str, Finding); 4] = [
+        ("identity", identity),
+        ("catalog", check_catalog(dir)),
+        ("log", check_log(&dir.join("log"))),
+        ("store", check_store(&dir.join("store"))),
+    ];
+    for (name, finding) in &parts {
+        print(name, finding);
+        if !finding.damage.is_empty() {
+            exit = Exit::Damaged;
+        } else if let Some((_, code)) = &finding.unread
+            && exit == Exit::Done
+        {
+            exit = *code;
+        }
+    }
+    println!(
+        "{}",
+        match exit {
+            Exit::Done => format!("{} is healthy", dir.display()),
+            Exit::Damaged => {
+                let count: usize = parts.iter().map(|(_, finding)| finding.damage.len()).sum();
+                format!(
+                    "{} is damaged in {count} place{}; a server refuses what it cannot trust: restore a backup",
+                    dir.display(),
+                    if count == 1 { "" } else { "s" }
+                )
+            }
+            _ => format!("{} could not be checked completely", dir.display()),
+        }
+    );
+    Ok(exit)
+}
+
+fn print(name: &str, finding: &Finding) {
+    let lines = finding
+        .damage
+        .iter()
+        .map(|text| format!("DAMAGED: {text}"))
+        .chain(finding.unread.iter().map(|(text, _)| format!("NOT CHECKED: {text}")))
+        .chain(finding.notes.iter().cloned());
+    for (at, line) in lines.enumerate() {
+        println!("{:<9} {line}", if at == 0 { name } else { "" });
+    }
+}
+
+fn check_catalog(dir: &Path) -> Finding {
+    match Catalog::in_dir(dir).load() {
+        Ok(facts) => Finding::note(format!(
+            "atlas version {} with {} cohort{}, schema version {} with {} tables",
+            facts.atlas.version,
+            facts.atlas.cohorts.len(),
+            if facts.atlas.cohorts.len() == 1 { "" } else { "s" },
+            facts.schema_version,
+            facts.schema.tables().count()
+        )),
+        Err(e) => {
+            let exit = match e {
+                CatalogError::Damaged { .. } => Exit::Damaged,
+                CatalogError::Newer { .. } => Exit::WrongDirectory,
+                _ => Exit::Failed,
+            };
+            Finding::failed(&e, exit)
+        }
+    }
+}
+
+fn check_log(dir: &Path) -> Finding {
+    if !dir.is_dir() {
+        return Finding::note("none yet");
+    }
+    let disk = match RealDisk::open(dir) {
+        Ok(disk) => disk,
+        Err(e) => return Finding::failed(&e, Exit::Failed),
+    };
+    match Log::verify(&disk) {
+        Ok(report) => describe_log(&report),
+        Err(e) => Finding::failed(&e, log_exit(&e)),
+    }
+}
+
+fn describe_log(report: &LogReport) -> Finding {
+    let bytes = report.segments.iter().map(|segment| segment.bytes).sum();
+    let mut finding = Finding::note(format!(
+        "{} records in {} segments of {} together, every checksum right; {}",
+        report.records,
+        report.segments.len(),
+        Bytes(bytes),
+        if report.closed { "closed in good order" } else { "not closed in good order; a start recovers it" }
+    ));
+    if let Some(cut) = &report.cut {
+        finding.notes.push(format!(
+            "a start would cut {} unacknowledged records from {} at byte {}",
+            cut.records, cut.file, cut.offset
+        ));
+    }
+    for file in &report.unused {
+        finding.notes.push(format!("a start would reuse or remove {file}"));
+    }
+    finding.notes.extend(report.warnings.iter().map(|warning| format!("harmless: {warning}")));
+    finding
+}
+
+fn check_store(dir: &Path) -> Finding {
+    if !dir.is_dir() {
+        return Finding::note("none yet");
+    }
+    // Without threads that compact: a check should not rewrite what it checks.
+    let options = EngineOptions { cache_bytes: 8 << 20, compaction_threads: 0, ..EngineOptions::default() };
+    let report = LsmEngine::open(dir, options).and_then(|engine| engine.verify());
+    match report {
+        Ok(report) => {
+            let summary = format!("{} files, {} read", report.files, Bytes(report.bytes));
+            let damage: Vec<String> =
+                report.damaged.iter().map(|damage| format!("{}: {}", damage.what, damage.detail)).collect();
+            let notes =
+                vec![if damage.is_empty() { format!("{summary}, every checksum right") } else { summary }];
+            Finding { notes, damage, unread: None }
+        }
+        Err(e @ EngineError::Damaged { .. }) => Finding::failed(&e, Exit::Damaged),
+        Err(e) => Finding::failed(&e, engine_exit(&e)),
+    }
 }

@@ -41,6 +41,12 @@ fn main() -> ExitCode {
         }),
         Command::Export(args) => small_runtime().and_then(|runtime| runtime.block_on(export::run(args))),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(args) => small_runtime().and_then(|runtime| {
+            runtime
+                .block_on(skein_bench::run(args))
+                .map(|()| Exit::Done)
+                .map_err(|e| Trouble::new(Exit::Failed, "the benchmark stopped").because_of(&e))
+        }),
     };
     match outcome {
         Ok(exit) => exit.into(),

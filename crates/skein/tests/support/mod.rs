@@ -1,0 +1,235 @@
+//! Real processes for tests: the binary under test, servers that end with the test, and a small HTTP client.
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+/// Far longer than anything here takes, so that only a hang runs into it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary under test, without settings of the machine it runs on.
+pub fn skein() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SKEIN_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary to its end.
+pub fn run(args: &[&str]) -> Output {
+    skein().args(args).output().unwrap()
+}
+
+/// Runs the binary to its end with something on its standard input.
+pub fn run_with_input(args: &[&str], input: &[u8]) -> Output {
+    let mut child = skein()
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// What the process said on both of its outputs.
+pub fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A `skein serve` on free ports of the loopback; killed when dropped.
+pub struct Server {
+    child: Child,
+    lines: Receiver<String>,
+    /// Address of the data port.
+    pub http: String,
+    /// Address of the admin port.
+    pub admin: String,
+}
+
+impl Server {
+    /// Starts `skein serve` with these flags and this directory, and waits until it is ready. What the harness
+    /// sets, it sets through the environment, so that a flag may say otherwise.
+    pub fn start(flags: &[&str], dir: &Path) -> Server {
+        let scratch = tempfile::tempdir().unwrap();
+        let ready = scratch.path().join("ready");
+        let mut child = skein()
+            .arg("serve")
+            .env("SKEIN_HTTP_ADDR", "127.0.0.1:0")
+            .env("SKEIN_ADMIN_ADDR", "127.0.0.1:0")
+            .env("SKEIN_MEMORY", "128MiB")
+            .env("SKEIN_DISK_RESERVE", "1MiB")
+            .env("SKEIN_REQUEST_TIMEOUT", "10s")
+            .arg("--ready-file")
+            .arg(&ready)
+            .args(flags)
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = child.stdout.take().unwrap();
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines() {
+                let Ok(line) = line else { return };
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let text = within(|| {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the server ended with {status} before it was ready");
+            }
+            std::fs::read_to_string(&ready).ok()
+        });
+        let addresses: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let address = |name: &str| addresses[name].as_str().unwrap().to_owned();
+        Server { http: address("http"), admin: address("admin"), child, lines }
+    }
+
+    /// Starts a solo server in a new directory.
+    pub fn solo(dir: &Path) -> Server {
+        Server::start(&["--solo", "--init"], dir)
+    }
+
+    /// `http://` and the address of the data port.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
+    /// `http://` and the address of the admin port.
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", self.admin)
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line on standard output that begins so.
+    pub fn wait_for_line(&self, start: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line.starts_with(start) => return line,
+                Ok(_) => {}
+                Err(e) => panic!("no line that begins with {start:?}: {e}"),
+            }
+        }
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self) -> ExitStatus {
+        within(|| self.child.try_wait().unwrap())
+    }
+
+    /// Stops the server in good order.
+    pub fn stop(mut self) {
+        self.terminate();
+        assert_eq!(self.wait().code(), Some(0));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub fn within<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "nothing happened within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// An answer to [`http`].
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    head: String,
+    /// Its body.
+    pub body: String,
+}
+
+impl Answer {
+    /// A header's value; the name in lower case.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+        })
+    }
+}
+
+/// One request on a connection of its own.
+pub fn http(addr: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let body = if chunked { unchunk(body) } else { body.to_owned() };
+    Answer { status, head: head.to_owned(), body }
+}
+
+fn unchunk(mut text: &str) -> String {
+    let mut body = String::new();
+    loop {
+        let (size, rest) = text.split_once("\r\n").unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            return body;
+        }
+        body.push_str(&rest[..size]);
+        text = &rest[size + 2..];
+    }
+}
+
+/// Reads a row.
+pub fn get(addr: &str, path: &str) -> Answer {
+    http(addr, "GET", path, &[], "")
+}
+
+/// Writes a row and gives its time.
+pub fn put(addr: &str, path: &str, value: &str) -> u64 {
+    let answer = http(addr, "PUT", path, &[], value);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.header("value-txclock").unwrap().parse().unwrap()
+}

@@ -11,7 +11,7 @@ pub mod source;
 
 use crate::args::{Format, ImportArgs, Load};
 use crate::client::{Call, Connection, Target};
-use crate::signals;
+use crate::signals::Stops;
 use crate::tables::{self, Ensured, TableError};
 use crate::trouble::{Exit, Trouble};
 use http::Method;
@@ -141,11 +141,13 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Trouble> {
         }
     };
     let (stopper, stop) = watch::channel(false);
+    let mut stops = Stops::listen();
     let signals = tokio::spawn(async move {
-        signals::stop().await;
-        // The receivers are gone only when the import is over anyway.
-        let _ = stopper.send(true);
-        std::future::pending::<()>().await;
+        stops.next().await;
+        // Nobody listens any more only when the import is over anyway.
+        stopper.send_replace(true);
+        // Whoever is in a hurry may leave at once: the notes are good, if a second old.
+        std::process::exit(stops.next().await.code().into());
     });
     let import = Import {
         label: target.to_string(),
@@ -405,8 +407,10 @@ impl Import {
                     bar.set_message(format!("{rows} rows"));
                 }
                 None if PLAIN_EVERY <= told.elapsed() => {
-                    let share =
-                        if bytes == 0 { String::new() } else { format!(", {}% read", read * 100 / bytes) };
+                    let share = (read * 100)
+                        .checked_div(bytes)
+                        .map(|share| format!(", {share}% read"))
+                        .unwrap_or_default();
                     eprintln!("{rows} rows in after {}s{share}", started.elapsed().as_secs());
                     told = Instant::now();
                 }

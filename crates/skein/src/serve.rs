@@ -11,7 +11,7 @@ use crate::home::{self, HomeError, Identity, Initialised, Lock};
 use crate::import;
 use crate::init;
 use crate::memory::Available;
-use crate::signals;
+use crate::signals::Stops;
 use crate::trouble::{Exit, Trouble};
 use crate::units::Bytes;
 use skein_cell::catalog::CatalogError;
@@ -107,7 +107,7 @@ fn take_directory(args: &ServeArgs) -> Result<(Lock, Identity), HomeError> {
 async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -> Result<Exit, Trouble> {
     let cannot = || Trouble::new(Exit::Failed, format!("cannot serve {}", args.dir.display()));
     let (stopper, stop) = watch::channel(false);
-    tokio::spawn(watch_signals(stopper));
+    tokio::spawn(watch_signals(Stops::listen(), stopper));
 
     let metrics = install_metrics();
     for addr in [&mut config.http_addr, &mut config.admin_addr] {
@@ -164,11 +164,11 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
 }
 
 /// The first signal asks for an orderly end, the second for none.
-async fn watch_signals(stopper: watch::Sender<bool>) {
-    signals::stop().await;
+async fn watch_signals(mut stops: Stops, stopper: watch::Sender<bool>) {
+    stops.next().await;
     println!("stopping: finishing what is under way; a second signal stops at once");
     stopper.send_replace(true);
-    let exit = signals::stop().await;
+    let exit = stops.next().await;
     eprintln!("skein: stopped at once; the next start repairs what was under way");
     std::process::exit(exit.code().into());
 }

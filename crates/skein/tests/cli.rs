@@ -1,5 +1,7 @@
 //! The binary as an administrator meets it: directories, processes, signals, exit codes, configuration.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod support;
 
 use std::fs;

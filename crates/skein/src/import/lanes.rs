@@ -68,22 +68,22 @@ pub async fn send_all(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), LaneError> {
     let (halt, halted) = watch::channel(false);
-    let mut tasks = JoinSet::new();
+    let mut lanes = JoinSet::new();
     let mut doors = Vec::new();
     for _ in 0..run.lanes {
         let (door, batches) = mpsc::channel(WAITING_PER_LANE);
         doors.push(door);
-        tasks.spawn(lane(run.clone(), batches, meter.clone(), halted.clone()));
+        lanes.spawn(lane(run.clone(), batches, meter.clone(), halted.clone()));
     }
-    tasks.spawn_blocking(move || deal(&run, source, &doors, &meter));
+    let reader = tokio::task::spawn_blocking(move || deal(&run, source, &doors, &meter));
 
     let mut first_error = None;
     loop {
         let ended = tokio::select! {
-            ended = tasks.join_next() => ended,
+            ended = lanes.join_next() => ended,
             _ = stop.wait_for(|stop| *stop), if first_error.is_none() => {
                 first_error = Some(LaneError::Stopped);
-                let _ = halt.send(true);
+                halt.send_replace(true);
                 continue;
             }
         };
@@ -95,9 +95,14 @@ pub async fn send_all(
         };
         // The lanes that stop because of the first error have nothing to add to it.
         first_error.get_or_insert(error);
-        let _ = halt.send(true);
+        halt.send_replace(true);
     }
-    first_error.map_or(Ok(()), Err)
+    match first_error {
+        // The reader may be waiting for input that never comes, so nobody waits for the reader.
+        Some(error) => Err(error),
+        // Lanes end without an error only when the reader has let go of their doors.
+        None => reader.await.unwrap_or_else(|e| Err(LaneError::Internal(e.to_string()))),
+    }
 }
 
 /// Reads rows and hands batches to the lanes; ends quietly when a lane has gone, which has its own reason.
@@ -205,7 +210,12 @@ async fn send(
         .body(body);
     let (started, mut pause) = (Instant::now(), PAUSE_MIN);
     loop {
-        let (last, wanted_pause) = match connection.call(call.clone()).await {
+        // To give up waiting is as safe as to send again: only what was answered counts as written.
+        let answered = tokio::select! {
+            answered = connection.call(call.clone()) => answered,
+            _ = halted.wait_for(|halted| *halted) => return Err(LaneError::Stopped),
+        };
+        let (last, wanted_pause) = match answered {
             Ok(answer) if answer.status.is_success() => return Ok(Sent::Written),
             Ok(answer) if answer.worth_retrying() => (answer.explanation(), answer.retry_after),
             Ok(answer)

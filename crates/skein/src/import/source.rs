@@ -329,7 +329,7 @@ impl<R: BufRead + Send> Csv<R> {
             }
             _ => return Err(wrong(format!("the CSV header has more than one column {field:?}"))),
         };
-        let names = header.iter().map(|name| serde_json::to_string(name)).collect::<Result<_, _>>()?;
+        let names = header.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
         Ok(Csv { reader, names, key_column, numbers, record: csv::ByteRecord::new() })
     }
 

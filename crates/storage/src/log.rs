@@ -358,13 +358,15 @@ impl fmt::Debug for Reservation {
 impl Handle {
     fn close(&self) {
         self.shared.ask_to_close();
-        let threads: Vec<JoinHandle<()>> = std::mem::take(&mut lock(&self.threads));
-        for thread in threads {
-            // On the log's own threads the close goes on without us.
-            if thread.thread().id() != std::thread::current().id() {
-                // A panic there has been reported, and has stopped the log.
-                let _ = thread.join();
-            }
+        let mut threads = lock(&self.threads);
+        let here = std::thread::current().id();
+        if threads.iter().any(|thread| thread.thread().id() == here) {
+            // The log's threads wait for one another; they end without us.
+            return;
+        }
+        for thread in threads.drain(..) {
+            // A panic there has been reported, and has stopped the log.
+            let _ = thread.join();
         }
     }
 }

@@ -257,6 +257,7 @@ impl DiskFile for MemFile {
         if buf.is_empty() {
             return Ok(());
         }
+        let _image_is_of_one_moment = lock(&self.disk.state);
         let mut contents = lock(&self.contents);
         let from = usize::try_from(at).map_err(io::Error::other)?;
         let to = from + buf.len();
@@ -288,6 +289,7 @@ impl DiskFile for MemFile {
         if !delay.is_zero() {
             std::thread::sleep(delay);
         }
+        let _image_is_of_one_moment = lock(&self.disk.state);
         let mut contents = lock(&self.contents);
         let unsynced = std::mem::take(&mut contents.unsynced);
         if fails {

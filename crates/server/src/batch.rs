@@ -23,7 +23,7 @@ pub(crate) async fn batch_write(state: &State, headers: &RequestHeaders<'_>, bod
     let client_id = headers.transaction_id()?;
     let condition = headers.condition_clock()?;
     let limit = BodyLimit { what: "The body of a batch", bytes_max: BATCH_BYTES_MAX };
-    let intake = read_body(&state.config, body, limit).await?;
+    let intake = read_body(&state.config, body, limit, headers.expects_continue).await?;
     let ops = parse_batch(&intake.bytes, |table| state.table_in_batch(table))?;
     let rows: Vec<RowName> = ops.iter().map(|op| RowName { table: op.table, key: op.key.clone() }).collect();
     commit(state, client_id, condition, ops, &rows).await

@@ -5,6 +5,7 @@
 
 use crate::config::ServerConfig;
 use crate::dispatch::{State, handle};
+use crate::memory::{MemoryBudget, Permit};
 use crate::route::Port;
 use futures_util::task::AtomicWaker;
 use hyper::server::conn::http1;
@@ -28,6 +29,8 @@ use tokio::sync::{Notify, watch};
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// Longest head of a request in bytes: room for the longest key, percent-encoded, and then some.
 const HEAD_BYTES_MAX: usize = 96 << 10;
+/// What a connection may have read of a head before it counts against the memory budget: hyper's first buffer.
+const HEAD_BYTES_FREE: usize = 8 << 10;
 /// Most bytes that a connection reads ahead or holds back.
 const BUFFER_BYTES_MAX: usize = 128 << 10;
 /// How long accepting pauses when the process is out of file descriptors.
@@ -103,10 +106,13 @@ impl ConnState {
         Busy(self.clone())
     }
 
-    fn bytes_arrived(&self) {
-        if self.phase().0 == Phase::Idle {
+    /// Notes that the client sent something, and answers what for.
+    fn bytes_arrived(&self) -> Phase {
+        let phase = self.phase().0;
+        if phase == Phase::Idle {
             self.enter(Phase::Head);
         }
+        phase
     }
 
     fn write_waits(&self) {
@@ -320,7 +326,8 @@ fn begin(state: &Arc<State>, stream: TcpStream, port: Port) {
 
 async fn serve(state: Arc<State>, stream: TcpStream, port: Port, conn: Arc<ConnState>, place: Place) {
     let _place = place;
-    let watched = Watched { stream, conn: conn.clone() };
+    let memory = state.config.memory.clone();
+    let watched = Watched { stream, conn: conn.clone(), head: HeadMemory { memory, bytes: 0, permit: None } };
     let for_requests = conn.clone();
     let service = service_fn(move |request| {
         let (state, conn) = (state.clone(), for_requests.clone());
@@ -357,6 +364,32 @@ async fn serve(state: Arc<State>, stream: TcpStream, port: Port, conn: Arc<ConnS
 struct Watched {
     stream: TcpStream,
     conn: Arc<ConnState>,
+    head: HeadMemory,
+}
+
+/// What the head of a request occupies while it arrives: nothing worth counting, unless it is unusually long.
+struct HeadMemory {
+    memory: MemoryBudget,
+    bytes: usize,
+    permit: Option<Permit>,
+}
+
+impl HeadMemory {
+    /// Counts bytes that arrived in this phase; an error if there is no memory for such a head.
+    fn count(&mut self, phase: Phase, bytes: usize) -> io::Result<()> {
+        match phase {
+            Phase::Idle => (self.bytes, self.permit) = (bytes, None),
+            Phase::Head => self.bytes += bytes,
+            Phase::Busy => (self.bytes, self.permit) = (0, None),
+        }
+        if HEAD_BYTES_FREE < self.bytes && self.permit.is_none() {
+            self.permit = self.memory.try_reserve(BUFFER_BYTES_MAX);
+            if self.permit.is_none() {
+                return Err(io::Error::new(io::ErrorKind::OutOfMemory, "no memory for so long a head"));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Watched {
@@ -377,8 +410,10 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if before < buf.filled().len() {
-            self.conn.bytes_arrived();
+        let arrived = buf.filled().len() - before;
+        if 0 < arrived {
+            let phase = self.conn.bytes_arrived();
+            self.head.count(phase, arrived)?;
         }
         read
     }
@@ -475,6 +510,20 @@ mod tests {
         conn.write_moved();
         conn.write_waits();
         assert_eq!(conn.overdue(107, &limits()), None);
+    }
+
+    #[test]
+    fn a_long_head_counts_against_the_memory_budget_until_its_request_begins() {
+        let memory = MemoryBudget::new(BUFFER_BYTES_MAX);
+        let mut head = HeadMemory { memory: memory.clone(), bytes: 0, permit: None };
+        head.count(Phase::Idle, HEAD_BYTES_FREE).unwrap();
+        assert_eq!(memory.used(), 0);
+        head.count(Phase::Head, 1).unwrap();
+        assert_eq!(memory.used(), BUFFER_BYTES_MAX);
+        let mut other = HeadMemory { memory: memory.clone(), bytes: 0, permit: None };
+        assert!(other.count(Phase::Idle, HEAD_BYTES_FREE + 1).is_err());
+        head.count(Phase::Busy, 1).unwrap();
+        assert_eq!(memory.used(), 0);
     }
 
     #[test]

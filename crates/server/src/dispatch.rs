@@ -267,7 +267,7 @@ async fn other(
         (Route::TxStatus, _) => tx_status(state, &headers).await,
         (Route::Atlas, Verb::Put) => facts::put_atlas(state, &headers, body).await,
         (Route::Atlas, _) => facts::get_atlas(state, &headers),
-        (Route::Schema, Verb::Put) => facts::put_schema(state, body).await,
+        (Route::Schema, Verb::Put) => facts::put_schema(state, &headers, body).await,
         (Route::Schema, _) => Ok(facts::get_schema(state)),
         (Route::Peers, _) => facts::peers(state, query, true),
         (Route::Hosts, _) => facts::peers(state, query, false),

@@ -43,7 +43,7 @@ pub(crate) fn get_atlas(state: &State, headers: &RequestHeaders<'_>) -> Answer {
 pub(crate) async fn put_atlas(state: &State, headers: &RequestHeaders<'_>, body: Incoming) -> Answer {
     let conditions = Conditions::parse(headers)?;
     let limit = BodyLimit { what: "An atlas", bytes_max: FACT_BYTES_MAX };
-    let intake = read_body(&state.config, body, limit).await?;
+    let intake = read_body(&state.config, body, limit, headers.expects_continue).await?;
     let targets = Atlas::parse_targets(&intake.bytes)
         .map_err(|why| Problem::new(Kind::InvalidAtlas, format!("{why} Nothing changed.")))?;
     let if_version = match conditions.if_match {
@@ -122,9 +122,9 @@ pub(crate) fn get_schema(state: &State) -> Response<Body> {
     whole(TEXT, state.cell.schema().text().to_owned())
 }
 
-pub(crate) async fn put_schema(state: &State, body: Incoming) -> Answer {
+pub(crate) async fn put_schema(state: &State, headers: &RequestHeaders<'_>, body: Incoming) -> Answer {
     let limit = BodyLimit { what: "A schema", bytes_max: FACT_BYTES_MAX };
-    let intake = read_body(&state.config, body, limit).await?;
+    let intake = read_body(&state.config, body, limit, headers.expects_continue).await?;
     let text = std::str::from_utf8(&intake.bytes).map_err(|why| {
         Problem::new(
             Kind::InvalidSchema,

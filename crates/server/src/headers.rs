@@ -27,6 +27,8 @@ pub(crate) struct RequestHeaders<'a> {
     pub(crate) if_modified_since: Option<&'a HeaderValue>,
     pub(crate) if_unmodified_since: Option<&'a HeaderValue>,
     pub(crate) accept: Vec<&'a HeaderValue>,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub(crate) expects_continue: bool,
     /// A header that was given twice with different values, where no choice between them is safe.
     pub(crate) torn: Option<&'static str>,
 }
@@ -52,6 +54,10 @@ impl<'a> RequestHeaders<'a> {
                     keep_first(&mut picked.if_unmodified_since, value).then_some("If-Unmodified-Since")
                 }
                 "accept" => push(&mut picked.accept, value),
+                "expect" => {
+                    picked.expects_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+                    None
+                }
                 _ => None,
             };
             picked.torn = picked.torn.or(differs);

@@ -1,5 +1,6 @@
 //! How much memory requests may hold: a count of bytes that is reserved before they are read.
 
+use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -63,6 +64,11 @@ impl Permit {
         grown.is_ok()
     }
 
+    /// The same bytes, holding the permit for as long as any part of them is in use.
+    pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Held { bytes, _permit: self })
+    }
+
     /// Bytes this permit holds.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -75,9 +81,32 @@ impl Drop for Permit {
     }
 }
 
+/// Bytes that answer for the memory they occupy.
+struct Held {
+    bytes: Bytes,
+    _permit: Permit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn held_bytes_keep_their_permit_until_the_last_part_is_gone() {
+        let budget = MemoryBudget::new(100);
+        let bytes = budget.try_reserve(10).unwrap().hold(Bytes::from_static(b"0123456789"));
+        let part = bytes.slice(3..5);
+        drop(bytes);
+        assert_eq!((&part[..], budget.used()), (&b"34"[..], 10));
+        drop(part);
+        assert_eq!(budget.used(), 0);
+    }
 
     #[test]
     fn bytes_come_back_when_the_permit_is_dropped() {

@@ -12,14 +12,13 @@ use crate::problem::{Answer, Kind, Problem};
 use crate::reply::{date_value, empty, etag_value, number_value, put_version};
 use crate::route::Verb;
 use bytes::Bytes;
-use http::header::{
-    CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use skein_cell::TxOutcome;
 use skein_model::limits::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use skein_model::{ContentType, Refusal, RowOp, TableId, Transaction, TxClock, Value, WriteOp};
+use std::time::Duration;
 
 /// One row, as a request names it.
 #[derive(Debug, Clone)]
@@ -47,7 +46,8 @@ impl RowName {
 }
 
 const VARY_READ_CLOCK: HeaderValue = HeaderValue::from_static("Read-TxClock");
-const VARY_NAME: HeaderName = VARY;
+/// Values up to so many bytes are sent without being counted.
+const SMALL_VALUE_BYTES: usize = 4 << 10;
 
 /// Reads a row.
 pub(crate) async fn get(
@@ -70,7 +70,7 @@ pub(crate) async fn get(
         return Err(problem
             .header(READ_TX_CLOCK.clone(), number_value(reply.read_time.0))
             .header(VALUE_TX_CLOCK.clone(), number_value(reply.time.0))
-            .header(VARY_NAME, VARY_READ_CLOCK));
+            .header(VARY, VARY_READ_CLOCK));
     };
     let not_modified = match conditions.weigh(reply.time) {
         Verdict::Send => condition.is_some_and(|limit| reply.time <= limit),
@@ -93,11 +93,27 @@ pub(crate) async fn get(
     headers.reserve(12);
     put_read(headers, reply.read_time);
     put_version(headers, reply.time);
-    headers.insert(VARY_NAME, VARY_READ_CLOCK);
+    headers.insert(VARY, VARY_READ_CLOCK);
     if !not_modified {
-        put_value(&mut response, value);
+        put_value(&mut response, counted(state, value)?);
     }
     Ok(response)
+}
+
+/// The value, counted against the memory budget until it is sent if it is not small: a client that reads slowly holds
+/// on to it for a while.
+fn counted(state: &State, value: Value) -> Answer<Value> {
+    let len = value.bytes.len();
+    if len <= SMALL_VALUE_BYTES {
+        return Ok(value);
+    }
+    let permit = state.config.memory.try_reserve(len).ok_or_else(|| {
+        Problem::overloaded(
+            "Requests under way hold all the memory that they may. Try the read again later.",
+            Duration::from_secs(1),
+        )
+    })?;
+    Ok(Value { bytes: permit.hold(value.bytes), ..value })
 }
 
 fn put_read(headers: &mut HeaderMap, read_time: TxClock) {
@@ -151,7 +167,7 @@ pub(crate) async fn write(
     } else {
         let content_type = content_type(headers.content_type)?;
         let limit = BodyLimit { what: "A value", bytes_max: VALUE_BYTES_MAX };
-        let intake = read_body(&state.config, body, limit).await?;
+        let intake = read_body(&state.config, body, limit, headers.expects_continue).await?;
         let value = checked_value(content_type, intake.bytes.clone())?;
         let op = if verb == Verb::Post { WriteOp::Create(value) } else { WriteOp::Update(value) };
         (op, Some(intake))

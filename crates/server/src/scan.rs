@@ -170,7 +170,7 @@ async fn page(
         }
     };
     writer.finish();
-    let mut response = whole(format.media_type(), writer.out.freeze());
+    let mut response = whole(format.media_type(), permit.hold(writer.out.freeze()));
     if let Some(row) = next {
         let link = params.next_link(&state.config.share_http_addr, path, scan.until(), &row);
         let value = HeaderValue::from_bytes(link.as_bytes())

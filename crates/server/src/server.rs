@@ -5,6 +5,7 @@ use crate::conn::{TICK, accept};
 use crate::dispatch::State;
 use crate::metrics::MetricsHandle;
 use crate::route::Port;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use skein_cell::Cell;
 use std::future::Future;
 use std::io;
@@ -32,6 +33,11 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+/// Open files left to the store and everything else but connections.
+const OPEN_FILES_FOR_OTHERS: usize = 512;
+/// Connections taken even where open files are very few.
+const CONNECTIONS_MIN: usize = 64;
+
 /// An HTTP server that has its ports but does not serve yet.
 pub struct Server {
     state: Arc<State>,
@@ -43,7 +49,15 @@ pub struct Server {
 
 impl Server {
     /// Binds both ports. Clients may connect from now on; they are answered once the server runs.
-    pub async fn bind(config: ServerConfig, cell: Cell, metrics: MetricsHandle) -> Result<Server, BindError> {
+    ///
+    /// Raises the process's limit of open files as far as it may, and takes fewer connections than configured if even
+    /// then there would not be files left for the store.
+    pub async fn bind(
+        mut config: ServerConfig,
+        cell: Cell,
+        metrics: MetricsHandle,
+    ) -> Result<Server, BindError> {
+        fit_connections(&mut config, raise_open_files());
         let (data, http_addr) = listen(config.http_addr, "rows", "--http-addr").await?;
         let (admin, admin_addr) =
             listen(config.admin_addr, "the administrator's pages", "--admin-addr").await?;
@@ -82,6 +96,32 @@ impl Server {
     }
 }
 
+/// Raises the limit of open files to the most that this process may set; answers the limit then in force.
+fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
+}
+
+/// Keeps the connections from using up the open files, of which `None` means any number.
+fn fit_connections(config: &mut ServerConfig, open_files: Option<u64>) {
+    let Some(files) = open_files.and_then(|n| usize::try_from(n).ok()) else { return };
+    let room =
+        files.saturating_sub(OPEN_FILES_FOR_OTHERS + config.admin_connections_max).max(CONNECTIONS_MIN);
+    if room < config.connections_max {
+        tracing::warn!(
+            open_files = files,
+            wanted = config.connections_max,
+            taken = room,
+            "the limit of open files leaves room for fewer connections; raise it with ulimit -n"
+        );
+        config.connections_max = room;
+    }
+}
+
 /// Waits for a task. One that panicked has said so already.
 async fn join(task: tokio::task::JoinHandle<()>) {
     if let Err(error) = task.await {
@@ -110,5 +150,24 @@ async fn sweep(state: Arc<State>) {
         if count % SWEEPS_PER_UPKEEP == 0 {
             state.metrics.upkeep();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_open_files_to_the_store() {
+        let fitted = |files| {
+            let mut config =
+                ServerConfig { connections_max: 4096, admin_connections_max: 256, ..Default::default() };
+            fit_connections(&mut config, files);
+            config.connections_max
+        };
+        assert_eq!(fitted(None), 4096);
+        assert_eq!(fitted(Some(1 << 20)), 4096);
+        assert_eq!(fitted(Some(1024)), 256);
+        assert_eq!(fitted(Some(100)), 64);
     }
 }

@@ -1,5 +1,6 @@
 //! A server on a real cell in a temporary directory, and a client that sends exactly the bytes it is told to.
 #![allow(dead_code)] // Each test file uses its own part.
+#![allow(clippy::unwrap_used)] // Only `#[test]` functions are exempt by themselves.
 
 use skein_cell::{Cell, CellOptions};
 use skein_model::{CellId, HostId};

@@ -1,0 +1,222 @@
+//! A machine in memory: a disk for the log, an engine for the rows, a wall clock; and how to start a cohort on it.
+
+use crate::journal::Journal;
+use bytes::Bytes;
+use skein_cohort::{Cohort, CohortOptions};
+use skein_model::{ContentType, Expect, RowOp, TableId, Transaction, TxClock, TxId, Value, WriteOp};
+use skein_storage::disk::MemDisk;
+use skein_storage::engine::MemEngine;
+use skein_storage::log::{Log, LogOptions};
+use skein_storage::rows::Rows;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// 2026-01-01, in microseconds.
+pub const EPOCH: u64 = 1_767_225_600_000_000;
+pub const SECOND: u64 = 1_000_000;
+pub const HOUR: u64 = 3_600 * SECOND;
+pub const DAY: u64 = 24 * HOUR;
+
+/// The table that all stories happen in.
+pub const TABLE: TableId = TableId(7);
+
+/// SplitMix64, so that a failing seed fails again.
+#[derive(Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// The seeds of a story: as many as `SKEIN_SEEDS` says, or `default`.
+pub fn seeds(default: u64) -> std::ops::Range<u64> {
+    let count = std::env::var("SKEIN_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    1..count + 1
+}
+
+/// Runs a story on one thread; every task of it is gone when this returns, as if the process had been killed.
+pub fn on_runtime<T>(story: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(story)
+}
+
+/// Far enough not to matter.
+pub fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+pub fn after_millis(millis: u64) -> Instant {
+    Instant::now() + Duration::from_millis(millis)
+}
+
+/// What outlives a process.
+#[derive(Clone)]
+pub struct Machine {
+    pub disk: MemDisk,
+    pub engine: Arc<MemEngine>,
+    pub wall: Arc<AtomicU64>,
+    /// Whether the cohort is told that the drive has no room.
+    pub no_room: Arc<AtomicBool>,
+    pub segment_bytes: u64,
+    pub checkpoint_log_bytes: u64,
+}
+
+/// Differs from start to start, as the random number does that a cell draws.
+static RUNS: AtomicU64 = AtomicU64::new(1);
+
+impl Machine {
+    pub fn new() -> Machine {
+        Machine::of(MemDisk::new(), MemEngine::new(), EPOCH)
+    }
+
+    /// A machine found with these on it.
+    pub fn of(disk: MemDisk, engine: MemEngine, wall: u64) -> Machine {
+        Machine {
+            disk,
+            engine: Arc::new(engine),
+            wall: Arc::new(AtomicU64::new(wall)),
+            no_room: Arc::default(),
+            segment_bytes: 64 << 10,
+            checkpoint_log_bytes: u64::MAX,
+        }
+    }
+
+    pub fn set_wall(&self, wall: u64) {
+        self.wall.store(wall, Ordering::SeqCst);
+    }
+
+    pub fn advance(&self, micros: u64) {
+        self.wall.fetch_add(micros, Ordering::SeqCst);
+    }
+
+    /// The same machine after losing power now: unsynced sectors and the engine's unflushed rows survive or not
+    /// as `seed` says.
+    pub fn crashed(&self, seed: u64) -> Machine {
+        let mut random = Random(seed);
+        // Were a checkpoint to end between the two images, the disk's could have purged what the engine's lacks.
+        let (engine, disk) = loop {
+            let before = skein_storage::engine::Engine::durable_position(&*self.engine);
+            let flushed = if random.one_in(2) { 0 } else { random.below(5) as usize };
+            let engine = self.engine.crash_in_checkpoint(flushed);
+            let disk = match random.below(4) {
+                0 => self.disk.crash_losing_all(),
+                1 => self.disk.killed(),
+                _ => self.disk.crash(random.next()),
+            };
+            if skein_storage::engine::Engine::durable_position(&*self.engine) == before {
+                break (engine, disk);
+            }
+        };
+        Machine {
+            disk,
+            engine: Arc::new(engine),
+            wall: Arc::new(AtomicU64::new(self.wall.load(Ordering::SeqCst))),
+            no_room: Arc::default(),
+            ..*self
+        }
+    }
+
+    pub fn open_log(&self) -> Log {
+        let options = LogOptions {
+            segment_bytes: self.segment_bytes,
+            cache_bytes: 4 << 10,
+            idle_mark: Duration::from_secs(600),
+        };
+        Log::open(Arc::new(self.disk.clone()), options).unwrap()
+    }
+
+    /// Starts a cohort on what is here.
+    pub async fn start(&self) -> Cohort {
+        self.try_start().await.unwrap()
+    }
+
+    pub async fn try_start(&self) -> Result<Cohort, skein_cohort::CohortError> {
+        let rows = Rows::open(self.engine.clone()).unwrap();
+        let (wall, no_room) = (self.wall.clone(), self.no_room.clone());
+        let options = CohortOptions {
+            host: 1,
+            run: RUNS.fetch_add(1, Ordering::Relaxed),
+            wall: Arc::new(move || wall.load(Ordering::SeqCst)),
+            room: Arc::new(move || match no_room.load(Ordering::SeqCst) {
+                true => Err("the test says so".to_owned()),
+                false => Ok(()),
+            }),
+            entries_in_flight_max: 2,
+            waiting_max: 1000,
+            checkpoint_log_bytes: self.checkpoint_log_bytes,
+        };
+        Cohort::open(self.open_log().group(1), rows, options).await
+    }
+
+    /// Keeps, at every sync of the log's disk from now on, what a crash at that moment leaves, and how many events
+    /// the journal had just before.
+    pub fn keep_crashes(&self, seed: u64, journal: &Journal) -> Crashes {
+        let crashes = Crashes::default();
+        let (kept, machine, journal) = (crashes.clone(), self.clone(), journal.clone());
+        let count = AtomicU64::new(0);
+        self.disk.on_sync(move |_| {
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            let seen = journal.len();
+            let crashed = machine.crashed(seed.wrapping_mul(1_000_003).wrapping_add(number));
+            kept.images.lock().unwrap().push((crashed, seen));
+        });
+        crashes
+    }
+}
+
+/// What [`Machine::keep_crashes`] keeps.
+#[derive(Clone, Default)]
+pub struct Crashes {
+    images: Arc<std::sync::Mutex<Vec<(Machine, usize)>>>,
+}
+
+impl Crashes {
+    pub fn take(&self) -> Vec<(Machine, usize)> {
+        std::mem::take(&mut *self.images.lock().unwrap())
+    }
+}
+
+pub fn json(text: &str) -> Value {
+    Value { content_type: ContentType::Json, bytes: Bytes::from(format!("\"{text}\"")) }
+}
+
+pub fn id(number: u64) -> TxId {
+    TxId::from_be_bytes(&number.to_be_bytes())
+}
+
+pub fn op(key: &str, op: WriteOp) -> RowOp {
+    RowOp { table: TABLE, key: Bytes::copy_from_slice(key.as_bytes()), op, expect: Vec::new() }
+}
+
+/// A transaction with a client-given ID and no condition.
+pub fn tx(number: u64, ops: Vec<RowOp>) -> Transaction {
+    Transaction { id: id(number), id_from_client: true, condition: None, ops }
+}
+
+/// Writes one row.
+pub fn put(number: u64, key: &str, value: &str) -> Transaction {
+    tx(number, vec![op(key, WriteOp::Update(json(value)))])
+}
+
+/// Writes one row if its newest version is the one of this time.
+pub fn put_if(number: u64, key: &str, value: &str, version: TxClock) -> Transaction {
+    let mut tx = put(number, key, value);
+    tx.ops[0].expect = vec![Expect::VersionIn(vec![version])];
+    tx
+}

@@ -132,7 +132,7 @@ pub struct Settings {
     /// Tell others to reach the rows here [default: http-addr, with this machine's name for ":port"]
     #[arg(long, value_name = "ADDR", env = "SKEIN_SHARE_HTTP_ADDR")]
     pub share_http_addr: Option<String>,
-    /// Tell others to reach administration here [default: as for rows]
+    /// Tell others to reach administration here; checked and kept, but nobody is told yet [default: as for rows]
     #[arg(long, value_name = "ADDR", env = "SKEIN_SHARE_ADMIN_ADDR")]
     pub share_admin_addr: Option<String>,
     /// How long a request waits for a quorum [default: 5s]
@@ -372,6 +372,26 @@ mod tests {
         assert!(parse("skein import --table t --format csv x.csv").is_err());
         assert!(parse("skein import --table t --key id x.jsonl").is_ok());
         assert!(parse("skein import --table t --format rows x.jsonl").is_ok());
+    }
+
+    #[test]
+    fn help_tells_the_defaults_that_are_in_force() {
+        let help = Cli::command().find_subcommand_mut("serve").unwrap().render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let config = crate::config::Config::default();
+        for (flag, default) in [
+            ("--http-addr", config.http_addr),
+            ("--admin-addr", config.admin_addr),
+            ("--request-timeout", config.request_timeout.to_string()),
+            ("--memory", config.memory.to_string()),
+            ("--disk-reserve", config.disk_reserve.to_string().replace(' ', "")),
+            ("--log-format", format!("{:?}", config.log_format).to_lowercase()),
+            ("--log-level", config.log_level),
+        ] {
+            let about = help.split(&format!("{flag} <")).nth(1).unwrap();
+            let stated = about.split("[default: ").nth(1).unwrap().split(']').next().unwrap();
+            assert_eq!(stated, default, "{flag}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::trouble::{Exit, Trouble};
 use crate::units::Bytes;
 use skein_cell::catalog::{Catalog, CatalogError};
 use skein_storage::disk::RealDisk;
-use skein_storage::engine::{Engine as _, EngineError, EngineOptions, LsmEngine};
+use skein_storage::engine::{Engine as _, EngineOptions, LsmEngine};
 use skein_storage::log::{Log, LogReport};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -66,13 +66,13 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Trouble> {
     };
     let _lock = Lock::take(dir).map_err(|e| trouble(&e))?;
 
+    let (log, purged) = check_log(&dir.join("log"));
+    let (mut store, reached) = check_store(&dir.join("store"));
+    if let (Some(purged), Some(reached)) = (purged, reached) {
+        store.damage.extend(gap(purged, reached));
+    }
     let mut exit = Exit::Done;
-    let parts: [(&str, Finding); 4] = [
-        ("identity", identity),
-        ("catalog", check_catalog(dir)),
-        ("log", check_log(&dir.join("log"))),
-        ("store", check_store(&dir.join("store"))),
-    ];
+    let parts = [("identity", identity), ("catalog", check_catalog(dir)), ("log", log), ("store", store)];
     for (name, finding) in &parts {
         print(name, finding);
         if !finding.damage.is_empty() {
@@ -134,18 +134,27 @@ fn check_catalog(dir: &Path) -> Finding {
     }
 }
 
-fn check_log(dir: &Path) -> Finding {
+/// What the log holds, and up to which entry it holds nothing any more.
+fn check_log(dir: &Path) -> (Finding, Option<u64>) {
     if !dir.is_dir() {
-        return Finding::note("none yet");
+        return (Finding::note("none yet"), None);
     }
     let disk = match RealDisk::open(dir) {
         Ok(disk) => disk,
-        Err(e) => return Finding::failed(&e, Exit::Failed),
+        Err(e) => return (Finding::failed(&e, Exit::Failed), None),
     };
     match Log::verify(&disk) {
-        Ok(report) => describe_log(&report),
-        Err(e) => Finding::failed(&e, log_exit(&e)),
+        Ok(report) => (describe_log(&report), report.groups.iter().filter_map(|group| group.purged).max()),
+        Err(e) => (Finding::failed(&e, log_exit(&e)), None),
     }
+}
+
+/// Entries that neither log nor store has. `purged` is the last entry that the log let go, `reached` how many
+/// entries the store has on disk.
+fn gap(purged: u64, reached: u64) -> Option<String> {
+    (reached <= purged).then(|| {
+        format!("its tables hold the log's first {reached} entries, and the log begins after entry {purged}: those between are gone")
+    })
 }
 
 fn describe_log(report: &LogReport) -> Finding {
@@ -170,23 +179,47 @@ fn describe_log(report: &LogReport) -> Finding {
     finding
 }
 
-fn check_store(dir: &Path) -> Finding {
+/// What the store holds, and how many entries of the log its tables on disk contain.
+fn check_store(dir: &Path) -> (Finding, Option<u64>) {
     if !dir.is_dir() {
-        return Finding::note("none yet");
+        return (Finding::note("none yet"), Some(0));
     }
     // Without threads that compact: a check should not rewrite what it checks.
     let options = EngineOptions { cache_bytes: 8 << 20, compaction_threads: 0, ..EngineOptions::default() };
-    let report = LsmEngine::open(dir, options).and_then(|engine| engine.verify());
-    match report {
+    let engine = match LsmEngine::open(dir, options) {
+        Ok(engine) => engine,
+        Err(e) => return (Finding::failed(&e, engine_exit(&e)), None),
+    };
+    match engine.verify() {
         Ok(report) => {
             let summary = format!("{} files, {} read", report.files, Bytes(report.bytes));
             let damage: Vec<String> =
                 report.damaged.iter().map(|damage| format!("{}: {}", damage.what, damage.detail)).collect();
             let notes =
                 vec![if damage.is_empty() { format!("{summary}, every checksum right") } else { summary }];
-            Finding { notes, damage, unread: None }
+            (Finding { notes, damage, unread: None }, Some(engine.durable_position()))
         }
-        Err(e @ EngineError::Damaged { .. }) => Finding::failed(&e, Exit::Damaged),
-        Err(e) => Finding::failed(&e, engine_exit(&e)),
+        Err(e) => (Finding::failed(&e, engine_exit(&e)), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_the_log_goes_on_from_has_no_gap() {
+        // Entries count from 0: having let go of entry 4, the log goes on with the sixth.
+        assert_eq!(gap(4, 5), None);
+        assert_eq!(gap(4, 9), None);
+        assert!(gap(4, 4).is_some_and(|text| text.contains("after entry 4")));
+        assert!(gap(0, 0).is_some());
+    }
+
+    #[test]
+    fn an_error_that_quotes_its_cause_is_told_once() {
+        let error = std::io::Error::other("read x: gone");
+        assert_eq!(Finding::failed(&error, Exit::Damaged).damage, ["read x: gone"]);
+        assert!(Finding::failed(&error, Exit::Failed).damage.is_empty());
     }
 }

@@ -132,7 +132,11 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Trouble> {
     }
     let is_stdin = args.file.as_os_str() == "-";
     let progress = match &args.resume {
-        _ if is_stdin => None,
+        Some(_) if is_stdin => {
+            return Err(Trouble::new(Exit::Config, "cannot import")
+                .because("--resume goes with a file, and standard input can be read only once"));
+        }
+        None if is_stdin => None,
         Some(path) => Some(path.clone()),
         None => {
             let mut path = args.file.clone().into_os_string();

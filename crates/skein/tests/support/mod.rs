@@ -142,6 +142,12 @@ impl Server {
         within(|| self.child.try_wait().unwrap())
     }
 
+    /// Ends the process as a crash would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Stops the server in good order.
     pub fn stop(mut self) {
         self.terminate();

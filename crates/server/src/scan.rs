@@ -193,7 +193,8 @@ async fn stream(mut scan: Scan, format: Format, permit: Permit) -> Answer {
     }
     let first = writer.take();
     Ok(Response::new(Body::Scan(Box::new(ScanBody {
-        state: Progress::Holding { chunk: first, scan },
+        chunk: Some(first),
+        source: Source::Fetching(fetch(scan)),
         writer,
         _permit: permit,
         _busy: None,
@@ -241,20 +242,24 @@ impl Writer {
     }
 }
 
-type Fetch = Pin<Box<dyn Future<Output = (Scan, Result<Vec<ScanRow>, CellError>)> + Send>>;
+type Rows = Result<Vec<ScanRow>, CellError>;
+type Fetch = Pin<Box<dyn Future<Output = (Scan, Rows)> + Send>>;
 
-enum Progress {
-    /// A chunk is ready to be sent.
-    Holding { chunk: Bytes, scan: Scan },
-    /// The next rows are being fetched.
+/// Where the next rows come from.
+enum Source {
     Fetching(Fetch),
-    /// Everything was sent, or it broke off.
+    /// Fetched while the chunk before was being sent.
+    Fetched(Scan, Rows),
+    /// Everything was fetched, or it broke off.
     Done,
 }
 
-/// A scan being sent. It fetches only when the connection has room, so a slow reader slows the scan and nothing piles up.
+/// A scan being sent. The store reads one chunk ahead of what the connection has taken, and no further: a slow reader
+/// slows the scan, and nothing piles up.
 pub(crate) struct ScanBody {
-    state: Progress,
+    /// Ready to be sent.
+    chunk: Option<Bytes>,
+    source: Source,
     writer: Writer,
     _permit: Permit,
     _busy: Option<Busy>,
@@ -269,35 +274,42 @@ impl ScanBody {
     /// The next piece of the answer.
     pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         loop {
-            match std::mem::replace(&mut self.state, Progress::Done) {
-                Progress::Done => return Poll::Ready(None),
-                Progress::Holding { chunk, scan } => {
-                    self.state = Progress::Fetching(fetch(scan));
-                    return Poll::Ready(Some(Ok(chunk)));
+            self.poll_source(cx);
+            if let Some(chunk) = self.chunk.take() {
+                return Poll::Ready(Some(Ok(chunk)));
+            }
+            match std::mem::replace(&mut self.source, Source::Done) {
+                Source::Done => return Poll::Ready(None),
+                Source::Fetching(fetch) => {
+                    self.source = Source::Fetching(fetch);
+                    return Poll::Pending;
                 }
-                Progress::Fetching(mut fetch) => {
-                    let Poll::Ready((scan, rows)) = fetch.as_mut().poll(cx) else {
-                        self.state = Progress::Fetching(fetch);
-                        return Poll::Pending;
-                    };
-                    let rows = match rows {
-                        Ok(rows) => rows,
-                        Err(error) => {
-                            tracing::warn!(%error, "a scan broke off");
-                            return Poll::Ready(Some(Err(BrokenOff(error.to_string()))));
-                        }
-                    };
-                    if rows.is_empty() {
-                        self.writer.finish();
-                        let last = std::mem::take(&mut self.writer.out).freeze();
-                        return Poll::Ready((!last.is_empty()).then_some(Ok(last)));
-                    }
-                    for row in &rows {
-                        self.writer.push(row);
-                    }
-                    self.state = Progress::Holding { chunk: self.writer.take(), scan };
+                Source::Fetched(_, Err(error)) => {
+                    tracing::warn!(%error, "a scan broke off");
+                    return Poll::Ready(Some(Err(BrokenOff(error.to_string()))));
+                }
+                Source::Fetched(_, Ok(rows)) if rows.is_empty() => {
+                    self.writer.finish();
+                    let last = std::mem::take(&mut self.writer.out).freeze();
+                    self.chunk = (!last.is_empty()).then_some(last);
+                }
+                Source::Fetched(scan, Ok(rows)) => {
+                    self.source = Source::Fetching(fetch(scan));
+                    // Begun before the rows are written out, so that the store works meanwhile.
+                    self.poll_source(cx);
+                    rows.iter().for_each(|row| self.writer.push(row));
+                    self.chunk = Some(self.writer.take());
                 }
             }
+        }
+    }
+
+    /// Lets the fetch under way get on.
+    fn poll_source(&mut self, cx: &mut Context<'_>) {
+        if let Source::Fetching(fetch) = &mut self.source
+            && let Poll::Ready((scan, rows)) = fetch.as_mut().poll(cx)
+        {
+            self.source = Source::Fetched(scan, rows);
         }
     }
 }

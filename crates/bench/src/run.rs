@@ -36,6 +36,10 @@ pub async fn run_load<T: Target>(
     dir: &Path,
 ) -> Result<Vec<Report>, BenchError> {
     load.check()?;
+    if !load.workloads.iter().all(|workload| workload.is_limit()) {
+        // A server that is not there is news before the table's head, not under it.
+        target.connect(0).await?;
+    }
     if load.prefill {
         prefill(target, load.keys, load.value_bytes, load.seed).await?;
     }

@@ -12,6 +12,7 @@ mod background;
 mod check;
 mod checkpoint;
 mod filter;
+mod image;
 mod sweep;
 mod version_file;
 
@@ -22,6 +23,7 @@ use super::{
 use background::Workers;
 use bytes::Bytes;
 use filter::RuleSlot;
+use image::Image;
 use lsm_tree::config::{BlockSizePolicy, RestartIntervalPolicy};
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, SeqNo,
@@ -37,12 +39,15 @@ use std::time::Duration;
 /// Key of the position in [`Keyspace::Meta`]; starts with [`super::ENGINE_KEY`].
 const POSITION_KEY: &[u8] = b"\0position";
 
+/// What an entry of a memtable takes beyond what the memtable says: its node, its allocations.
+const ENTRY_BYTES: u64 = 96;
+
 /// How an [`LsmEngine`] uses the machine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// Bytes of the block cache that all keyspaces share. Fixed while the engine is open.
     pub cache_bytes: u64,
-    /// Bytes of all memtables together at which a checkpoint starts by itself.
+    /// Bytes of all memtables together. At half of it a checkpoint starts by itself; beyond it, writes wait.
     pub write_buffer_bytes: u64,
     /// Threads that compact; with none, only [`Engine::compact`] does. One more thread runs checkpoints.
     pub compaction_threads: usize,
@@ -72,6 +77,8 @@ struct Shared {
     dir: PathBuf,
     /// By [`Keyspace::slot`].
     trees: [Tree; 4],
+    /// By [`Keyspace::slot`].
+    images: [Image; 4],
     cache: Arc<Cache>,
     /// Numbers batches, and also the trees' own changes of version.
     sequence: SequenceNumberCounter,
@@ -145,6 +152,7 @@ impl LsmEngine {
         let position = read_position(&trees[Keyspace::Meta.slot()], dir)?;
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
+            images: std::array::from_fn(|slot| Image::of(&trees[slot])),
             trees,
             cache,
             sequence,
@@ -251,8 +259,7 @@ impl Shared {
         for _ in 0..ROUNDS_MAX {
             let budget = self.write_buffer.load(Ordering::Relaxed);
             let unflushed = self.unflushed.load(Ordering::Acquire);
-            let behind =
-                budget.saturating_mul(2) <= unflushed || L0_RUNS_MAX <= self.l0_runs.load(Ordering::Relaxed);
+            let behind = budget <= unflushed || L0_RUNS_MAX <= self.l0_runs.load(Ordering::Relaxed);
             if !behind {
                 self.stalled.store(false, Ordering::Relaxed);
                 return Ok(());
@@ -260,7 +267,7 @@ impl Shared {
             self.stalled.store(true, Ordering::Relaxed);
             if let Some((why, full)) = lock(&self.trouble).clone() {
                 // The flush will be retried; until then, memory is all there is.
-                return match budget.saturating_mul(4) <= unflushed {
+                return match budget.saturating_mul(2) <= unflushed {
                     false => Ok(()),
                     true if full => Err(EngineError::Full { what: self.dir.display().to_string() }),
                     true => Err(EngineError::Io {
@@ -319,29 +326,31 @@ impl Engine for LsmEngine {
                 continue;
             }
             // Nobody seals it meanwhile, since that takes the writer's lock.
-            let memtable = shared.tree(keyspace).active_memtable();
+            let memtable = shared.images[keyspace.slot()].active();
             // Two entries of one key and sequence number would be one too many: the last one wins.
             for (key, value) in last_of_each_key(entries) {
                 let entry = match value {
                     Some(value) => InternalValue::from_components(key, value, seqno, ValueType::Value),
                     None => InternalValue::new_tombstone(key, seqno),
                 };
-                bytes += memtable.insert(entry).0;
+                bytes += memtable.insert(entry).0 + ENTRY_BYTES;
             }
         }
         shared.visible.fetch_max(seqno + 1, Ordering::AcqRel);
         writer.position = position;
         writer.active_bytes += bytes;
+        let active_bytes = writer.active_bytes;
         drop(writer);
-        let unflushed = shared.unflushed.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        if shared.write_buffer.load(Ordering::Relaxed) <= unflushed {
+        shared.unflushed.fetch_add(bytes, Ordering::AcqRel);
+        // One half fills up while the other is flushed.
+        if shared.write_buffer.load(Ordering::Relaxed) / 2 <= active_bytes {
             shared.signals.request_checkpoint();
         }
         Ok(())
     }
 
     fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let value = self.shared.tree(keyspace).get(key, SeqNo::MAX);
+        let value = self.shared.images[keyspace.slot()].get(key);
         Ok(value.map_err(|e| self.shared.read_error(keyspace, e))?.map(Bytes::from))
     }
 
@@ -375,6 +384,7 @@ impl Engine for LsmEngine {
             let _under_way = shared.begin_compaction();
             tree.major_compact(background::TABLE_BYTES, shared.watermark())
         };
+        shared.images[keyspace.slot()].follow(tree, &[]);
         shared.see_tables(keyspace);
         shared.publish_tables();
         shared.note_runs();
@@ -386,8 +396,11 @@ impl Engine for LsmEngine {
 
     fn set_memory(&self, _cache_bytes: u64, write_buffer_bytes: u64) {
         // The cache of the trees cannot be resized; the next open takes a new size.
-        self.shared.write_buffer.store(write_buffer_bytes.max(1 << 16), Ordering::Relaxed);
-        self.shared.signals.request_look();
+        let write_buffer_bytes = write_buffer_bytes.max(1 << 16);
+        self.shared.write_buffer.store(write_buffer_bytes, Ordering::Relaxed);
+        if write_buffer_bytes / 2 <= self.shared.unflushed.load(Ordering::Acquire) {
+            self.shared.signals.request_checkpoint();
+        }
     }
 
     fn stats(&self) -> EngineStats {

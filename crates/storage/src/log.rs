@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -154,7 +154,9 @@ pub struct GroupLog {
 /// Closes the log when dropped.
 struct Handle {
     shared: Arc<Shared>,
+    /// Held by whoever waits for the threads to end.
     threads: Mutex<Vec<JoinHandle<()>>>,
+    thread_ids: Mutex<Vec<ThreadId>>,
 }
 
 impl Log {
@@ -358,12 +360,11 @@ impl fmt::Debug for Reservation {
 impl Handle {
     fn close(&self) {
         self.shared.ask_to_close();
-        let mut threads = lock(&self.threads);
-        let here = std::thread::current().id();
-        if threads.iter().any(|thread| thread.thread().id() == here) {
-            // The log's threads wait for one another; they end without us.
+        if lock(&self.thread_ids).contains(&std::thread::current().id()) {
+            // The log's own threads cannot wait for themselves; they end without us.
             return;
         }
+        let mut threads = lock(&self.threads);
         for thread in threads.drain(..) {
             // A panic there has been reported, and has stopped the log.
             let _ = thread.join();

@@ -10,6 +10,8 @@
 //!
 //! The checksum covers the other 60 bytes. The valid slot with the larger counter counts.
 
+use std::sync::Arc;
+
 use crate::disk::{Disk, DiskFile};
 use crate::log::error::LogError;
 
@@ -182,13 +184,20 @@ impl ControlFile {
         Ok(ControlFile { file, path, counter })
     }
 
-    /// Writes the older slot and syncs it. After an error the newer slot still counts.
+    /// Writes the older slot and syncs it.
+    ///
+    /// After an error ([`LogError::Failed`]) either slot may be the one that counts, so nothing may be done
+    /// that fits only one of them.
     pub fn write(&mut self, control: &Control) -> Result<(), LogError> {
         let counter = self.counter + 1;
         let slot = encode(control, counter, CONTROL_VERSION);
         let offset = counter % 2 * SLOT_BYTES;
         let written = self.file.write_at(&slot, offset).and_then(|()| self.file.sync_data());
-        written.map_err(LogError::io("write", self.path.clone()))?;
+        written.map_err(|error| LogError::Failed {
+            doing: "write",
+            file: self.path.clone(),
+            source: Arc::new(error),
+        })?;
         self.counter = counter;
         Ok(())
     }

@@ -80,7 +80,7 @@ pub enum LogError {
         /// The most there can be.
         max: usize,
     },
-    /// A write or a sync failed, so what is on the disk is unknown from the last durable record on. The log
+    /// A write or a sync failed, so what is on the disk after the last durable record is unknown. The log
     /// accepts nothing more; a restart finds out what survived.
     #[error("the log has stopped, because this failed: {doing} {file}")]
     Failed {

@@ -41,6 +41,11 @@ pub(super) fn run(shared: &Shared) {
                 queue.attempts += 1;
                 match outcome {
                     Ok(()) => queue.refusal = None,
+                    Err(fault @ LogError::Failed { .. }) => {
+                        drop(queue);
+                        shared.fail(fault);
+                        continue;
+                    }
                     Err(error) => {
                         if queue.refusal.is_none() {
                             tracing::warn!(%error, "no log segment could be prepared");
@@ -56,9 +61,8 @@ pub(super) fn run(shared: &Shared) {
             }
             Task::Look => found = look(shared),
             Task::Free(found) => {
-                if let Err(error) = free(shared, &found) {
-                    // They stay in use until something is purged again.
-                    tracing::warn!(%error, "log segments could not be freed");
+                if let Err(fault) = free(shared, &found) {
+                    shared.fail(fault);
                 }
             }
             Task::End => break,
@@ -126,10 +130,8 @@ fn prepare(shared: &Shared) -> Result<(), LogError> {
         let queue = lock(&shared.queue);
         Control { last: generation, ..control(shared, &queue, false) }
     };
-    if let Err(error) = lock(&shared.control).write(&control) {
-        remove(disk, &segment.name());
-        return Err(error);
-    }
+    // After a failure the control file may name the segment or not, so the file stays.
+    lock(&shared.control).write(&control)?;
     let segment = Arc::new(segment);
     let mut queue = lock(&shared.queue);
     queue.kept.insert(generation, Kept { segment: segment.clone(), first_sequence: None });

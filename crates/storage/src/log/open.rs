@@ -186,15 +186,20 @@ fn start(disk: Arc<dyn Disk>, options: LogOptions, mut found: Scan) -> Result<Lo
 }
 
 fn spawn(shared: Arc<Shared>, start: Start) -> Result<Log, LogError> {
-    let handle = Handle { shared: shared.clone(), threads: Mutex::new(Vec::new()) };
+    let (threads, thread_ids) = (Mutex::default(), Mutex::default());
+    let handle = Handle { shared: shared.clone(), threads, thread_ids };
+    let keep = |thread: thread::JoinHandle<()>| {
+        lock(&handle.thread_ids).push(thread.thread().id());
+        lock(&handle.threads).push(thread);
+    };
     let path = || shared.disk.describe("");
     let writer = Writer::new(shared.clone(), start);
     let thread = thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run());
-    lock(&handle.threads).push(thread.map_err(LogError::io("start the writer of", path()))?);
+    keep(thread.map_err(LogError::io("start the writer of", path()))?);
     let keeper_shared = shared.clone();
     let thread =
         thread::Builder::new().name("log-keeper".to_owned()).spawn(move || keeper::run(&keeper_shared));
-    lock(&handle.threads).push(thread.map_err(LogError::io("start the keeper of", path()))?);
+    keep(thread.map_err(LogError::io("start the keeper of", path()))?);
     Ok(Log { handle: Arc::new(handle) })
 }
 

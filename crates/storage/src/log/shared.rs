@@ -222,24 +222,26 @@ impl Shared {
         self.keeper_wakes.notify_one();
         let queue = self
             .room_changes
-            .wait_while(queue, |queue| queue.attempts == seen && queue.check().is_ok())
+            .wait_while(queue, |queue| {
+                queue.attempts == seen && queue.room.ready() < segments && queue.check().is_ok()
+            })
             .unwrap_or_else(PoisonError::into_inner);
         queue.check()?;
         match &queue.refusal {
+            // Also without the keeper: the writer gives back what was claimed on paper and not used.
+            _ if segments <= queue.room.ready() => Ok(queue),
             Some((refusal, _)) => Err(refusal.clone()),
             None => Ok(queue),
         }
     }
 
-    /// Stops everything: nobody knows what the disk has.
-    pub fn fail(&self, fault: LogError) -> Vec<Op> {
+    /// Stops everything: nobody knows what the disk has. The writer tells those who wait.
+    pub fn fail(&self, fault: LogError) {
         tracing::error!(error = %fault, "the log stops");
-        let mut queue = lock(&self.queue);
-        queue.fault.get_or_insert(fault);
+        lock(&self.queue).fault.get_or_insert(fault);
         self.writer_wakes.notify_all();
         self.keeper_wakes.notify_all();
         self.room_changes.notify_all();
-        std::mem::take(&mut queue.ops)
     }
 
     /// Queues the last hints and refuses everything after them.

@@ -38,6 +38,22 @@ fn ignore() -> Done {
     Box::new(|_| ())
 }
 
+/// Waits, within bounds, for the keeper to have done something.
+fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if check() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("{what} did not happen");
+}
+
+/// Waits until the keeper has prepared the next segment, so that only the writer syncs.
+fn settle(log: &Log) {
+    eventually("preparing", || lock(&log.handle.shared.queue).room.ready() > 0);
+}
+
 fn append(group: &GroupLog, index: u64, payload: &[u8]) -> Result<(), LogError> {
     wait(|done| group.append(vec![(index, Bytes::copy_from_slice(payload))], done))
 }

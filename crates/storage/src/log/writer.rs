@@ -86,27 +86,31 @@ impl Writer {
         while self.next_ops(&mut ops) {
             match self.write_round(&ops) {
                 Ok(()) => self.finish_round(&mut ops),
-                Err(fault) => return self.give_up(fault, &mut ops),
+                Err(fault) => self.shared.fail(fault),
             }
         }
-        if lock(&self.shared.queue).fault.is_none()
-            && let Err(fault) = self.write_closing_mark()
-        {
-            self.give_up(fault, &mut ops);
+        let fault = lock(&self.shared.queue).fault.clone();
+        if let Some(fault) = fault {
+            self.shared.refuse(&mut ops, &fault);
+        } else if let Err(fault) = self.write_closing_mark() {
+            self.shared.fail(fault);
         }
         drop(guard);
     }
 
-    /// Waits for work and takes all there is; false when there will be none.
+    /// Waits for work and takes all there is; false when there will be none, or the log has failed.
     fn next_ops(&mut self, ops: &mut Vec<Op>) -> bool {
         let shared = self.shared.clone();
         let mut queue = lock(&shared.queue);
         loop {
+            if queue.fault.is_some() {
+                return false;
+            }
             if !queue.ops.is_empty() {
                 std::mem::swap(ops, &mut queue.ops);
                 return true;
             }
-            if queue.closing || queue.fault.is_some() {
+            if queue.closing {
                 return false;
             }
             queue.writer_waits = true;
@@ -132,7 +136,7 @@ impl Writer {
                     drop(queue);
                     self.put(0, &Body::Mark);
                     if let Err(fault) = self.write_buffer() {
-                        self.give_up(fault, ops);
+                        shared.fail(fault);
                         return false;
                     }
                     queue = lock(&shared.queue);
@@ -283,10 +287,17 @@ impl Writer {
         let mut queue = lock(&self.shared.queue);
         let state = if self.opening { queue.room.state_bytes_max } else { 0 };
         queue.round_is_durable(ops, self.durable, &self.segment, self.at() + state);
+        let settled = queue.demand > 0 && queue.demand <= queue.room.ready();
+        if settled {
+            queue.demand = 0;
+        }
         let keeper = queue.look_for_free || queue.keeper_wants_durable || queue.wants_segment();
         drop(queue);
         if keeper {
             self.shared.keeper_wakes.notify_one();
+        }
+        if settled {
+            self.shared.room_changes.notify_all();
         }
         ops.clear();
     }
@@ -324,11 +335,13 @@ impl Writer {
         lock(&self.shared.queue).round_is_durable(&[], self.durable, &self.segment, self.buffer_at);
         Ok(())
     }
+}
 
-    /// Nothing more is written; everybody who waits is told why.
-    fn give_up(&mut self, fault: LogError, ops: &mut Vec<Op>) {
-        let queued = self.shared.fail(fault.clone());
-        for op in ops.drain(..).chain(queued) {
+impl Shared {
+    /// Tells everybody who waits that the log has failed.
+    fn refuse(&self, taken: &mut Vec<Op>, fault: &LogError) {
+        let queued = std::mem::take(&mut lock(&self.queue).ops);
+        for op in taken.drain(..).chain(queued) {
             if let Some(done) = op.done {
                 done(Err(fault.clone()));
             }
@@ -347,11 +360,8 @@ impl Drop for Ended {
             let source = Arc::new(std::io::Error::other("the log's writer panicked"));
             let fault =
                 LogError::Failed { doing: "run the writer of", file: self.shared.disk.describe(""), source };
-            for op in self.shared.fail(fault.clone()) {
-                if let Some(done) = op.done {
-                    done(Err(fault.clone()));
-                }
-            }
+            self.shared.fail(fault.clone());
+            self.shared.refuse(&mut Vec::new(), &fault);
         }
         lock(&self.shared.queue).writer_ended = true;
         self.shared.keeper_wakes.notify_all();

@@ -139,8 +139,7 @@ fn a_failed_sync_stops_the_log_for_good_and_tells_everybody() {
     let log = open(&disk);
     let group = log.group(1);
     append(&group, 1, b"good").unwrap();
-    // The keeper may be syncing a segment of its own just now; let it finish.
-    group.reserve(SEGMENT / 4).unwrap();
+    settle(&log);
     disk.fail_sync_after(0);
     let error = append(&group, 2, b"bad").unwrap_err();
     assert!(matches!(error, LogError::Failed { doing: "sync", .. }), "{error}");
@@ -153,6 +152,32 @@ fn a_failed_sync_stops_the_log_for_good_and_tells_everybody() {
 
     let log = open(&disk.killed());
     assert_eq!(log.group(1).state().last, Some(1));
+}
+
+#[test]
+fn a_failed_sync_of_the_control_file_or_a_new_segment_loses_nothing() {
+    for successes in 0..6 {
+        let disk = MemDisk::new();
+        let log = open(&disk);
+        let group = log.group(1);
+        append(&group, 1, b"good").unwrap();
+        settle(&log);
+        disk.fail_sync_after(successes);
+        let mut acknowledged = 1;
+        // Enough for the next segment to be begun and the one after it to be prepared.
+        for index in 2..=60 {
+            match append(&group, index, &[0; 1000]) {
+                Ok(()) => acknowledged = index,
+                Err(_) => break,
+            }
+        }
+        assert!(acknowledged < 60);
+        for image in [disk.crash_losing_all(), disk.killed(), disk.crash(successes), disk.clone()] {
+            image.fail_sync_after(u64::MAX);
+            let last = open(&image).group(1).state().last.unwrap();
+            assert!(acknowledged <= last, "{acknowledged} acknowledged, {last} found");
+        }
+    }
 }
 
 #[test]

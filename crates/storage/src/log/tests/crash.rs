@@ -128,6 +128,7 @@ fn a_torn_tail_with_a_valid_record_behind_the_hole_is_cut_and_never_comes_back()
     let log = open(&disk);
     let group = log.group(1);
     append(&group, 1, &[1; 3]).unwrap();
+    settle(&log);
     {
         let image = image.clone();
         disk.on_sync(move |disk| {
@@ -161,7 +162,7 @@ fn a_tail_that_was_only_in_memory_is_written_again_before_it_is_built_upon() {
     let log = open(&disk);
     let group = log.group(1);
     append(&group, 1, b"durable").unwrap();
-    group.reserve(SEGMENT / 4).unwrap();
+    settle(&log);
     disk.fail_sync_after(0);
     // As after a failed sync: the page looks clean, and only memory has it.
     append(&group, 2, b"not durable").unwrap_err();

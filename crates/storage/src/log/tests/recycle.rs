@@ -3,17 +3,6 @@
 use super::*;
 use crate::disk::Disk;
 
-/// Waits, within bounds, for the keeper to have done something.
-fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    for _ in 0..2000 {
-        if check() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    panic!("{what} did not happen");
-}
-
 #[test]
 fn segments_are_reused_once_every_group_has_purged_them() {
     let disk = MemDisk::new();

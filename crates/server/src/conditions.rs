@@ -147,9 +147,18 @@ fn entry_time(entry: &str) -> Option<TxClock> {
     parse_u64(inner).ok().map(TxClock)
 }
 
-/// The ETag of a version: its time in upper-case hexadecimal, quoted.
-pub(crate) fn etag(time: TxClock) -> String {
-    format!("\"0x{:X}\"", time.0)
+/// Longest ETag: `"0x`, sixteen digits, `"`.
+pub(crate) const ETAG_BYTES_MAX: usize = 20;
+
+/// Writes the ETag of a version: its time in upper-case hexadecimal, quoted.
+pub(crate) fn write_etag(buffer: &mut [u8; ETAG_BYTES_MAX], time: TxClock) -> &[u8] {
+    let digits = (64 - time.0.leading_zeros() as usize).div_ceil(4).max(1);
+    buffer[..3].copy_from_slice(b"\"0x");
+    for (i, byte) in buffer[3..3 + digits].iter_mut().rev().enumerate() {
+        *byte = b"0123456789ABCDEF"[(time.0 >> (4 * i) & 15) as usize];
+    }
+    buffer[3 + digits] = b'"';
+    &buffer[..digits + 4]
 }
 
 #[cfg(test)]
@@ -157,6 +166,10 @@ mod tests {
     use super::*;
     use http::HeaderMap;
     use proptest::prelude::*;
+
+    fn etag(time: TxClock) -> String {
+        String::from_utf8(write_etag(&mut [0; ETAG_BYTES_MAX], time).to_vec()).unwrap()
+    }
 
     fn conditions(pairs: &[(&'static str, &str)]) -> Answer<Conditions> {
         let mut map = HeaderMap::new();
@@ -182,6 +195,13 @@ mod tests {
             assert!(!tags.contain(TxClock(17)), "{list}");
         }
         assert_eq!(conditions(&[("if-none-match", "*")]).unwrap().if_none_match, Some(Tags::Any));
+    }
+
+    #[test]
+    fn an_etag_is_the_time_in_hexadecimal_without_leading_zeros() {
+        assert_eq!(etag(TxClock(0x4_FC23_BE9A_3251)), "\"0x4FC23BE9A3251\"");
+        assert_eq!((etag(TxClock::ZERO), etag(TxClock(16))), ("\"0x0\"".into(), "\"0x10\"".into()));
+        assert_eq!(etag(TxClock::MAX), "\"0xFFFFFFFFFFFFFFFF\"");
     }
 
     #[test]
@@ -244,6 +264,7 @@ mod tests {
     proptest! {
         #[test]
         fn our_own_etags_are_understood(time in any::<u64>()) {
+            prop_assert_eq!(etag(TxClock(time)), format!("\"0x{time:X}\""));
             let tags = conditions(&[("if-match", &etag(TxClock(time)))]).unwrap().if_match;
             prop_assert_eq!(tags, Some(Tags::Listed(vec![TxClock(time)])));
         }

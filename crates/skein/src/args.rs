@@ -144,6 +144,12 @@ pub struct Settings {
     /// Refuse writes (507) when the disk has less than this free [default: 256MiB]
     #[arg(long, value_name = "SIZE", env = "SKEIN_DISK_RESERVE")]
     pub disk_reserve: Option<Bytes>,
+    /// Size of one file of the durable log; a transaction takes at most three quarters of it [default: 64MiB]
+    #[arg(long, value_name = "SIZE", env = "SKEIN_LOG_SEGMENT")]
+    pub log_segment: Option<Bytes>,
+    /// Write the store out, and recycle the log behind it, when the log holds this much [default: 96MiB]
+    #[arg(long, value_name = "SIZE", env = "SKEIN_CHECKPOINT_EVERY")]
+    pub checkpoint_every: Option<Bytes>,
     /// How log lines look [default: text]
     #[arg(long, value_name = "FORMAT", env = "SKEIN_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -385,6 +391,8 @@ mod tests {
             ("--request-timeout", config.request_timeout.to_string()),
             ("--memory", config.memory.to_string()),
             ("--disk-reserve", config.disk_reserve.to_string().replace(' ', "")),
+            ("--log-segment", config.log_segment.to_string().replace(' ', "")),
+            ("--checkpoint-every", config.checkpoint_every.to_string().replace(' ', "")),
             ("--log-format", format!("{:?}", config.log_format).to_lowercase()),
             ("--log-level", config.log_level),
         ] {

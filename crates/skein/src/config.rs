@@ -5,12 +5,15 @@ use crate::memory::{Available, BUDGET_BYTES_MIN, Split};
 use crate::units::{Bytes, Memory, Span};
 use serde::Deserialize;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
 /// Longest wait for a quorum that we accept; more is surely a slip of the unit.
 const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// Segments that the log can work with.
+const LOG_SEGMENT_BYTES: RangeInclusive<u64> = (64 << 10)..=(2 << 30);
 
 /// Everything that can be set in `skein.toml`. Its defaults are the only home of the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -30,6 +33,10 @@ pub struct Config {
     pub memory: Memory,
     /// Disk space that is never written to: below it writes are refused with 507.
     pub disk_reserve: Bytes,
+    /// Size of one file of the durable log; no transaction can be larger than three quarters of it.
+    pub log_segment: Bytes,
+    /// The store is written out, and the log behind it recycled, when the log holds this much.
+    pub checkpoint_every: Bytes,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written: a level, or `tracing` directives such as `info,skein_server=debug`.
@@ -48,6 +55,8 @@ impl Default for Config {
             request_timeout: Span(Duration::from_secs(5)),
             memory: Memory::Percent(25),
             disk_reserve: Bytes(256 << 20),
+            log_segment: Bytes(64 << 20),
+            checkpoint_every: Bytes(96 << 20),
             log_format: LogFormat::Text,
             log_level: "info".into(),
             solo: false,
@@ -98,6 +107,10 @@ pub struct CheckedConfig {
     pub memory: Split,
     /// Disk space that stays free.
     pub disk_reserve: u64,
+    /// Size of one file of the durable log, in bytes.
+    pub log_segment: u64,
+    /// How much the log may hold before the store is written out, in bytes.
+    pub checkpoint_every: u64,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -136,6 +149,8 @@ impl Config {
         lay(&settings.request_timeout, &mut self.request_timeout);
         lay(&settings.memory, &mut self.memory);
         lay(&settings.disk_reserve, &mut self.disk_reserve);
+        lay(&settings.log_segment, &mut self.log_segment);
+        lay(&settings.checkpoint_every, &mut self.checkpoint_every);
         lay(&settings.log_format, &mut self.log_format);
         lay(&settings.log_level, &mut self.log_level);
         self.solo |= settings.solo;
@@ -167,6 +182,14 @@ impl Config {
                 Bytes(BUDGET_BYTES_MIN)
             ))
         })?;
+        let segment = self.log_segment;
+        if !LOG_SEGMENT_BYTES.contains(&segment.0) || !segment.0.is_multiple_of(4096) {
+            return Err(ConfigError::Value(format!(
+                "log_segment ({segment}) is not a multiple of 4KiB between {} and {}; try 64MiB",
+                Bytes(*LOG_SEGMENT_BYTES.start()),
+                Bytes(*LOG_SEGMENT_BYTES.end())
+            )));
+        }
         for (name, addr) in
             [("share_http_addr", &self.share_http_addr), ("share_admin_addr", &self.share_admin_addr)]
         {
@@ -188,6 +211,8 @@ impl Config {
             available,
             memory,
             disk_reserve: self.disk_reserve.0,
+            log_segment: self.log_segment.0,
+            checkpoint_every: self.checkpoint_every.0,
             log_format: self.log_format,
             log_level: self.log_level,
             solo: self.solo,

@@ -5,6 +5,7 @@
 use crate::args::DoctorArgs;
 use crate::home::{self, HomeError, Lock};
 use crate::init;
+use crate::say;
 use crate::serve::{engine_exit, log_exit};
 use crate::trouble::{Exit, Trouble};
 use crate::units::Bytes;
@@ -83,21 +84,18 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Trouble> {
             exit = *code;
         }
     }
-    println!(
-        "{}",
-        match exit {
-            Exit::Done => format!("{} is healthy", dir.display()),
-            Exit::Damaged => {
-                let count: usize = parts.iter().map(|(_, finding)| finding.damage.len()).sum();
-                format!(
-                    "{} is damaged in {count} place{}; a server refuses what it cannot trust: restore a backup",
-                    dir.display(),
-                    if count == 1 { "" } else { "s" }
-                )
-            }
-            _ => format!("{} could not be checked completely", dir.display()),
+    say::out(match exit {
+        Exit::Done => format!("{} is healthy", dir.display()),
+        Exit::Damaged => {
+            let count: usize = parts.iter().map(|(_, finding)| finding.damage.len()).sum();
+            format!(
+                "{} is damaged in {count} place{}; a server refuses what it cannot trust: restore a backup",
+                dir.display(),
+                if count == 1 { "" } else { "s" }
+            )
         }
-    );
+        _ => format!("{} could not be checked completely", dir.display()),
+    });
     Ok(exit)
 }
 
@@ -109,7 +107,7 @@ fn print(name: &str, finding: &Finding) {
         .chain(finding.unread.iter().map(|(text, _)| format!("NOT CHECKED: {text}")))
         .chain(finding.notes.iter().cloned());
     for (at, line) in lines.enumerate() {
-        println!("{:<9} {line}", if at == 0 { name } else { "" });
+        say::out(format_args!("{:<9} {line}", if at == 0 { name } else { "" }));
     }
 }
 

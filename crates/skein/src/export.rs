@@ -2,6 +2,7 @@
 
 use crate::args::ExportArgs;
 use crate::client::{Answer, Call, Connection, Target, path_segment};
+use crate::say;
 use crate::trouble::{Exit, Trouble};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
@@ -53,7 +54,7 @@ pub async fn run(args: ExportArgs) -> Result<Exit, Trouble> {
     };
     match outcome {
         Ok(rows) => {
-            eprintln!("exported {rows} rows of {}", args.table);
+            say::err(format_args!("exported {rows} rows of {}", args.table));
             Ok(Exit::Done)
         }
         // Whoever read our output has seen enough, as `head` does: no trouble, but not all of the table either.

@@ -11,6 +11,7 @@ pub mod source;
 
 use crate::args::{Format, ImportArgs, Load};
 use crate::client::{Call, Connection, Target};
+use crate::say;
 use crate::signals::Stops;
 use crate::tables::{self, Ensured, TableError};
 use crate::trouble::{Exit, Trouble};
@@ -170,7 +171,7 @@ pub async fn run(args: ImportArgs) -> Result<Exit, Trouble> {
     let outcome = import.run(stop).await;
     signals.abort();
     let summary = outcome?;
-    println!("{}", tell(&summary, &import, started.elapsed()));
+    say::out(tell(&summary, &import, started.elapsed()));
     Ok(if summary.bad_lines == 0 { Exit::Done } else { Exit::BadLines })
 }
 
@@ -225,7 +226,7 @@ async fn create_table(
     match tables::ensure(admin, name, id).await {
         Ok(Ensured::Existing) => Ok(()),
         Ok(Ensured::Created(id)) => {
-            eprintln!("added table {name} with ID {id} to the schema");
+            say::err(format_args!("added table {name} with ID {id} to the schema"));
             Ok(())
         }
         Err(e) => {
@@ -415,7 +416,7 @@ impl Import {
                         .checked_div(bytes)
                         .map(|share| format!(", {share}% read"))
                         .unwrap_or_default();
-                    eprintln!("{rows} rows in after {}s{share}", started.elapsed().as_secs());
+                    say::err(format_args!("{rows} rows in after {}s{share}", started.elapsed().as_secs()));
                     told = Instant::now();
                 }
                 None => {}

@@ -2,6 +2,7 @@
 
 use crate::args::InitArgs;
 use crate::home::{self, HomeError, Identity, Initialised, Lock};
+use crate::say;
 use crate::trouble::{Exit, Trouble};
 use std::path::Path;
 
@@ -12,7 +13,7 @@ pub fn run(args: &InitArgs) -> Result<Exit, Trouble> {
         .and_then(|()| Lock::take(&args.dir))
         .and_then(|lock| home::initialise(&args.dir, &lock, args.ids.host, args.ids.cell))
         .map_err(|e| trouble(what(), &args.dir, &e))?;
-    println!("{}", tell(initialised, &args.dir));
+    say::out(tell(initialised, &args.dir));
     Ok(Exit::Done)
 }
 

@@ -16,6 +16,7 @@ mod home;
 mod import;
 mod init;
 mod memory;
+mod say;
 mod serve;
 mod signals;
 mod tables;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(exit) => exit.into(),
         Err(trouble) => {
-            eprint!("{}", trouble.render());
+            say::err(trouble.render().trim_end());
             trouble.exit().into()
         }
     }

@@ -11,6 +11,7 @@ use crate::home::{self, HomeError, Identity, Initialised, Lock};
 use crate::import;
 use crate::init;
 use crate::memory::Available;
+use crate::say;
 use crate::signals::Stops;
 use crate::trouble::{Exit, Trouble};
 use crate::units::Bytes;
@@ -88,7 +89,7 @@ fn take_directory(args: &ServeArgs) -> Result<(Lock, Identity), HomeError> {
     let identity = if args.init {
         let initialised = home::initialise(dir, &lock, args.ids.host, args.ids.cell)?;
         if let Initialised::New(_) = initialised {
-            println!("{}", init::tell(initialised, dir));
+            say::out(init::tell(initialised, dir));
         }
         initialised.identity()
     } else {
@@ -123,11 +124,13 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
     options.write_buffer_bytes = config.memory.write_buffer - log_cache;
     options.log_cache_bytes = log_cache as usize;
     options.disk_reserve_bytes = config.disk_reserve;
+    options.log_segment_bytes = config.log_segment;
+    options.checkpoint_log_bytes = config.checkpoint_every;
     let cell = tokio::select! {
         opened = Cell::open(options) => opened.map_err(|e| cannot_open(&args.dir, &e))?,
         () = stopped(stop.clone()) => {
             // Recovery may be cut short anywhere, as a crash might, and begins anew at the next start.
-            println!("stopped before it was ready");
+            say::out("stopped before it was ready");
             return Ok(Exit::Done);
         }
     };
@@ -150,8 +153,14 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
         }
     };
     let addrs = Addresses { http: server.http_addr(), admin: server.admin_addr() };
-    println!("{}", welcome(&args.dir, identity, &config, &addrs));
-    let ready_file = ReadyFile::write(args.ready_file.clone(), &addrs)?;
+    say::out(welcome(&args.dir, identity, &config, &addrs));
+    let ready_file = match ReadyFile::write(args.ready_file.clone(), &addrs) {
+        Ok(file) => file,
+        Err(trouble) => {
+            cell.shutdown(GRACE).await;
+            return Err(trouble);
+        }
+    };
 
     let loading = tokio::spawn(load(args.import.clone(), args.dir.join("imports"), addrs, stop.clone()));
     server.run(stopped(stop)).await;
@@ -159,17 +168,17 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
     let _ = loading.await;
     cell.shutdown(GRACE).await;
     drop(ready_file);
-    println!("stopped");
+    say::out("stopped");
     Ok(Exit::Done)
 }
 
 /// The first signal asks for an orderly end, the second for none.
 async fn watch_signals(mut stops: Stops, stopper: watch::Sender<bool>) {
     stops.next().await;
-    println!("stopping: finishing what is under way; a second signal stops at once");
+    say::out("stopping: finishing what is under way; a second signal stops at once");
     stopper.send_replace(true);
     let exit = stops.next().await;
-    eprintln!("skein: stopped at once; the next start repairs what was under way");
+    say::err("skein: stopped at once; the next start repairs what was under way");
     std::process::exit(exit.code().into());
 }
 
@@ -264,12 +273,14 @@ async fn load(loads: Vec<crate::args::Load>, state: PathBuf, addrs: Addresses, s
             (Err(e), _) | (_, Err(e)) => Err(Trouble::new(Exit::Failed, "cannot load a file").because(e)),
         };
         match outcome {
-            Ok(Some(text)) => println!("{text}"),
-            Ok(None) => {
-                println!("{} was loaded into {} at an earlier start", load.file.display(), load.table)
-            }
+            Ok(Some(text)) => say::out(text),
+            Ok(None) => say::out(format_args!(
+                "{} was loaded into {} at an earlier start",
+                load.file.display(),
+                load.table
+            )),
             Err(_) if *stop.borrow() => return,
-            Err(trouble) => eprint!("{}", trouble.render()),
+            Err(trouble) => say::err(trouble.render().trim_end()),
         }
     }
 }

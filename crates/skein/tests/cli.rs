@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::Stdio;
 use support::{Server, get, http, put, run, said, skein};
 
 fn text(path: &Path) -> &str {
@@ -241,4 +242,57 @@ fn doctor_finds_a_stopped_store_healthy_and_names_what_is_damaged() {
     ]);
     assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
     assert!(said(&refused).contains("skein doctor"), "{}", said(&refused));
+}
+
+#[test]
+fn nobody_reading_the_output_is_no_failure() {
+    let root = tempfile::tempdir().unwrap();
+    let mut child = skein().args(["init", text(root.path())]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// The only file below a directory whose path ends so, or the first of them by name.
+fn first_file(dir: &Path, wanted: impl Fn(&Path) -> bool + Copy) -> std::path::PathBuf {
+    let mut found: Vec<_> = Vec::new();
+    let mut dirs = vec![dir.to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if wanted(&path) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found.swap_remove(0)
+}
+
+#[test]
+fn doctor_names_the_damaged_file_of_log_and_store_alike() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::solo(root.path());
+    for key in 0..50 {
+        put(&server.http, &format!("/table/0x1?key={key}"), "\"needle\"");
+    }
+    server.stop();
+    let segment =
+        first_file(&root.path().join("log"), |path| path.extension().is_some_and(|e| e == "segment"));
+    let table =
+        first_file(&root.path().join("store/head"), |path| path.parent().unwrap().ends_with("tables"));
+    for file in [segment, table] {
+        let whole = fs::read(&file).unwrap();
+        let mut damaged = whole.clone();
+        let at = whole.windows(6).position(|bytes| bytes == b"needle").unwrap();
+        damaged[at] ^= 0x10;
+        fs::write(&file, &damaged).unwrap();
+        let found = run(&["doctor", text(root.path())]);
+        assert_eq!(found.status.code(), Some(5), "{}: {}", file.display(), said(&found));
+        assert!(said(&found).contains(text(&file)), "{}: {}", file.display(), said(&found));
+        fs::write(&file, &whole).unwrap();
+    }
+    let healthy = run(&["doctor", text(root.path())]);
+    assert_eq!(healthy.status.code(), Some(0), "{}", said(&healthy));
 }

@@ -71,6 +71,8 @@ fn settings_that_cannot_work_are_refused_with_advice() {
         (Config { request_timeout: Span(Duration::ZERO), ..Config::default() }, "try 5s"),
         (Config { memory: Memory::Bytes(Bytes(1 << 20)), ..Config::default() }, "128 MiB"),
         (Config { share_http_addr: Some("db1".into()), ..Config::default() }, "host:port"),
+        (Config { log_segment: Bytes(1 << 10), ..Config::default() }, "try 64MiB"),
+        (Config { log_segment: Bytes((1 << 20) + 1), ..Config::default() }, "4KiB"),
     ];
     for (config, advice) in cases {
         let text = message(config.check(MACHINE));
@@ -94,4 +96,19 @@ fn what_others_are_told_is_what_was_said_or_an_address_they_can_use() {
     assert!(wildcard.ends_with(":7070") && !wildcard.starts_with('[') && wildcard.len() > 5, "{wildcard}");
     let said = Config { share_http_addr: Some("db1.example.com:80".into()), ..Config::default() };
     assert_eq!(shared(said), "db1.example.com:80");
+}
+
+#[test]
+fn the_documented_file_is_the_defaults_and_names_every_setting() {
+    let text = include_str!("../../../../docs/skein.toml");
+    assert_eq!(file(text).unwrap(), Config::default());
+    // What serde lists when it meets a setting it does not know is all there are.
+    let known = message(file("no_such_setting = 1\n"));
+    let (_, known) = known.split_once("expected one of").unwrap();
+    let names: Vec<&str> =
+        known.split('`').filter(|word| word.contains(|c: char| c.is_ascii_lowercase())).collect();
+    assert!(9 < names.len(), "{names:?}");
+    for name in names {
+        assert!(text.contains(&format!("{name} = ")), "{name} is not in docs/skein.toml");
+    }
 }

@@ -2,8 +2,9 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+pub mod wire;
+
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -180,7 +181,7 @@ pub fn within<T>(mut ask: impl FnMut() -> Option<T>) -> T {
 pub struct Answer {
     /// Its status.
     pub status: u16,
-    head: String,
+    headers: Vec<(String, String)>,
     /// Its body.
     pub body: String,
 }
@@ -188,44 +189,16 @@ pub struct Answer {
 impl Answer {
     /// A header's value; the name in lower case.
     pub fn header(&self, name: &str) -> Option<String> {
-        self.head.lines().find_map(|line| {
-            let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-        })
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone())
     }
 }
 
-/// One request on a connection of its own.
+/// One request on a connection of its own, whose answer is text.
 pub fn http(addr: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-    let mut stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n");
-    for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
-    }
-    request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    let body = if chunked { unchunk(body) } else { body.to_owned() };
-    Answer { status, head: head.to_owned(), body }
-}
-
-fn unchunk(mut text: &str) -> String {
-    let mut body = String::new();
-    loop {
-        let (size, rest) = text.split_once("\r\n").unwrap();
-        let size = usize::from_str_radix(size, 16).unwrap();
-        if size == 0 {
-            return body;
-        }
-        body.push_str(&rest[..size]);
-        text = &rest[size + 2..];
-    }
+    let reply = wire::ask(addr, method, path, headers, body.as_bytes());
+    assert!(reply.whole, "{reply:?}");
+    let body = reply.text().to_owned();
+    Answer { status: reply.status, headers: reply.headers, body }
 }
 
 /// Reads a row.

@@ -1,0 +1,15 @@
+//! Lines for people. That nobody reads them any more (a closed pipe, a full disk behind a redirection) is no reason
+//! to stop, which is what `println!` would do.
+
+use std::fmt::Display;
+use std::io::Write as _;
+
+/// One line, or several, on standard output.
+pub fn out(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// One line, or several, on standard error.
+pub fn err(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
+use crate::disk::Disk;
 
 /// An image, and how many actions had been acknowledged when it was taken.
 type Image = (MemDisk, usize);
@@ -172,4 +173,49 @@ fn a_tail_that_was_only_in_memory_is_written_again_before_it_is_built_upon() {
     assert_eq!(log.group(1).state().last, Some(2));
     let after_power_loss = open(&disk.crash_losing_all());
     assert_eq!(after_power_loss.group(1).state().last, Some(2));
+}
+
+/// Votes are only in the state at the start of the second segment once the first has been dropped.
+#[test]
+fn a_segment_whose_opening_state_was_torn_is_begun_again() {
+    let disk = MemDisk::new();
+    let log = open(&disk);
+    let vote = |id: u64| Bytes::from(vec![id as u8; 300]);
+    for id in 1..=4 {
+        wait(|done| log.group(id).save_vote(vote(id), done)).unwrap();
+    }
+    let image: Arc<Mutex<Option<MemDisk>>> = Arc::default();
+    {
+        let image = image.clone();
+        disk.on_sync(move |disk| {
+            let second = disk.contents("log-0000000000000002.segment").unwrap_or_default();
+            if second.get(SEGMENT_HEADER as usize + 8).is_some_and(|byte| *byte != 0) {
+                lock(&image).get_or_insert_with(|| disk.killed());
+            }
+        });
+    }
+    let mut index = 0;
+    while lock(&image).is_none() {
+        index += 1;
+        append(&log.group(1), index, &[1; 3000]).unwrap();
+        assert!(index < 100, "the second segment is never begun");
+    }
+    let image = lock(&image).take().unwrap();
+    // Of its four states the first two reached the disk.
+    let lost = SEGMENT_HEADER + 2 * 512 + 256;
+    let second = image.open("log-0000000000000002.segment").unwrap();
+    second.write_at(&vec![0; (SEGMENT - lost) as usize], lost).unwrap();
+    let before = Log::verify(&image).unwrap();
+    assert_eq!(before.segments[1].records, 0, "{before:?}");
+
+    let log = open(&image);
+    let last = log.group(1).state().last.unwrap();
+    assert_eq!(last, index - 1);
+    append(&log.group(1), index, &[2; 100]).unwrap();
+    wait(|done| log.group(1).purge(index - 1, Bytes::new(), done)).unwrap();
+    eventually("freeing", || Log::verify(&image.killed()).unwrap().segments[0].generation == 2);
+    let log = open(&image.crash_losing_all());
+    for id in 1..=4 {
+        assert_eq!(log.group(id).state().vote, Some(vote(id)), "group {id}");
+    }
 }

@@ -197,3 +197,44 @@ fn a_segment_of_another_log_is_refused() {
         "{error}: {generation} {foreign_generation}"
     );
 }
+
+/// Either half of the control file may be the newer one.
+const SLOTS: [u64; 2] = [0, 4096];
+
+#[test]
+fn a_missing_first_segment_is_noticed_even_when_the_control_file_is_damaged() {
+    let disk = MemDisk::new();
+    let log = open(&disk);
+    for index in 1..=40 {
+        append(&log.group(1), index, &[1; 3000]).unwrap();
+    }
+    log.close();
+    let first = Log::verify(&disk).unwrap().segments[0].file.clone();
+    for slot in SLOTS {
+        let damaged = disk.killed();
+        damaged.flip_bit(CONTROL_NAME, (slot + 20) * 8).unwrap();
+        damaged.remove(&first["memory/".len()..]).unwrap();
+        let error = try_open(&damaged).unwrap_err();
+        assert!(matches!(error, LogError::Corrupt { .. } | LogError::Missing { .. }), "{error}");
+    }
+}
+
+#[test]
+fn an_old_half_of_the_control_file_is_not_believed_that_the_log_was_closed() {
+    let disk = MemDisk::new();
+    let log = open(&disk);
+    append(&log.group(1), 1, b"before the close").unwrap();
+    settle(&log);
+    log.close();
+    let at = Log::verify(&disk).unwrap().segments[0].used;
+    let log = open(&disk);
+    append(&log.group(1), 2, b"acknowledged").unwrap();
+    append(&log.group(1), 3, b"acknowledged, and says so of the one before").unwrap();
+    for slot in SLOTS {
+        let damaged = disk.killed();
+        damaged.flip_bit(CONTROL_NAME, (slot + 20) * 8).unwrap();
+        damaged.flip_bit("log-0000000000000001.segment", (at + 50) * 8).unwrap();
+        let error = try_open(&damaged).unwrap_err();
+        assert!(matches!(error, LogError::Corrupt { offset, .. } if offset == at), "{error}");
+    }
+}

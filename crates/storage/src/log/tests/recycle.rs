@@ -38,6 +38,7 @@ fn segments_stay_until_the_purge_that_frees_them_is_durable() {
     for index in 1..=100 {
         append(&group, index, &[7; 2000]).unwrap();
     }
+    settle(&log);
     let before = log.stats().segments;
     let (release, released) = mpsc::channel::<()>();
     let released = Mutex::new(released);
@@ -56,7 +57,7 @@ fn segments_stay_until_the_purge_that_frees_them_is_durable() {
     group.purge(1, Bytes::new(), done).unwrap();
     eventually("queueing", || group.state().last.is_none());
     std::thread::sleep(Duration::from_millis(40));
-    assert_eq!(log.stats().segments, before);
+    assert!(before <= log.stats().segments);
     assert_eq!(open(&disk.crash_losing_all()).group(1).state().last, Some(100));
     drop(release);
     eventually("freeing", || log.stats().segments < before);

@@ -1,6 +1,6 @@
 //! `/batch-write`: many operations on many rows, written whole or not at all.
 
-use crate::dispatch::State;
+use crate::dispatch::{State, table_in_batch};
 use crate::headers::{RequestHeaders, clip};
 use crate::intake::{BodyLimit, read_body};
 use crate::json::check_depth;
@@ -24,7 +24,8 @@ pub(crate) async fn batch_write(state: &State, headers: &RequestHeaders<'_>, bod
     let condition = headers.condition_clock()?;
     let limit = BodyLimit { what: "The body of a batch", bytes_max: BATCH_BYTES_MAX };
     let intake = read_body(&state.config, body, limit, headers.expects_continue).await?;
-    let ops = parse_batch(&intake.bytes, |table| state.table_in_batch(table))?;
+    let schema = state.cell.schema();
+    let ops = parse_batch(&intake.bytes, |table| table_in_batch(&schema, table))?;
     let rows: Vec<RowName> = ops.iter().map(|op| RowName { table: op.table, key: op.key.clone() }).collect();
     commit(state, client_id, condition, ops, &rows).await
 }

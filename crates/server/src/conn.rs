@@ -171,7 +171,7 @@ fn ticks(limit: Duration) -> u32 {
 /// All connections of a server.
 pub(crate) struct Connections {
     clock: Arc<AtomicU32>,
-    live: Mutex<HashMap<u64, Arc<ConnState>>>,
+    live: Mutex<HashMap<u64, (Port, Arc<ConnState>)>>,
     next_id: AtomicU64,
     data: AtomicUsize,
     admin: AtomicUsize,
@@ -210,7 +210,7 @@ impl Connections {
         self.counter(port).load(Ordering::Relaxed)
     }
 
-    fn live(&self) -> MutexGuard<'_, HashMap<u64, Arc<ConnState>>> {
+    fn live(&self) -> MutexGuard<'_, HashMap<u64, (Port, Arc<ConnState>)>> {
         // A panic elsewhere leaves the map whole: it is changed by single calls only.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -218,7 +218,7 @@ impl Connections {
     /// Moves the clock on by one tick and cuts the connections that are overdue.
     pub(crate) fn sweep(&self) {
         let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
-        for conn in self.live().values() {
+        for (_, conn) in self.live().values() {
             if let Some(reason) = conn.overdue(now, &self.limits) {
                 tracing::debug!(reason, "a connection is cut");
                 conn.order(CUT);
@@ -226,28 +226,27 @@ impl Connections {
         }
     }
 
-    fn order_all(&self, command: u8) {
-        self.live().values().for_each(|conn| conn.order(command));
+    fn order_all(&self, port: Port, command: u8) {
+        self.live().values().filter(|(at, _)| *at == port).for_each(|(_, conn)| conn.order(command));
     }
 
-    /// Lets requests under way finish for at most `grace`, then cuts what is left.
-    pub(crate) async fn drain(&self, grace: Duration) {
-        self.order_all(DRAIN);
+    /// Lets requests under way on a port finish for at most `grace`, then cuts what is left. Nothing is to be accepted
+    /// there any more.
+    pub(crate) async fn drain(&self, port: Port, grace: Duration) {
+        self.order_all(port, DRAIN);
         let all_gone = async {
             loop {
                 let gone = self.one_gone.notified();
-                if self.live().is_empty() {
+                if self.count(port) == 0 {
                     break;
                 }
                 gone.await;
             }
         };
         if tokio::time::timeout(grace, all_gone).await.is_err() {
-            tracing::warn!(
-                connections = self.live().len(),
-                "requests under way did not finish in time and are cut"
-            );
-            self.order_all(CUT);
+            let connections = self.count(port);
+            tracing::warn!(connections, "requests under way did not finish in time and are cut");
+            self.order_all(port, CUT);
         }
     }
 }
@@ -273,7 +272,7 @@ impl Place {
         }
         connections.counter(port).fetch_add(1, Ordering::Relaxed);
         let id = connections.next_id.fetch_add(1, Ordering::Relaxed);
-        connections.live().insert(id, conn.clone());
+        connections.live().insert(id, (port, conn.clone()));
         Some(Place { state: state.clone(), port, id })
     }
 }

@@ -20,7 +20,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use metrics::{Gauge, gauge};
 use skein_cell::{Cell, TxStatus};
-use skein_model::TableId;
+use skein_model::{Schema, TableId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -87,14 +87,6 @@ impl State {
         self.gauges.admin.set(self.connections.count(Port::Admin) as f64);
     }
 
-    /// The table of a batch's operation: a name of the schema, or an ID.
-    pub(crate) fn table_in_batch(&self, text: &str) -> Option<TableId> {
-        match self.cell.schema().table(text) {
-            Some(table) => Some(table.id),
-            None => looks_like_an_id(text).then(|| text.parse().ok()).flatten(),
-        }
-    }
-
     /// The table that a segment of the path names; under `/table/` it may also be an ID.
     fn table_in_path(&self, segment: &str, or_id: bool) -> Answer<TableId> {
         let decoded = decoded("the path", segment, Place::Path)?;
@@ -116,6 +108,14 @@ impl State {
                  or address a table by its ID as /table/0x1."
             ),
         ))
+    }
+}
+
+/// The table of a batch's operation: a name of the schema, or an ID.
+pub(crate) fn table_in_batch(schema: &Schema, text: &str) -> Option<TableId> {
+    match schema.table(text) {
+        Some(table) => Some(table.id),
+        None => looks_like_an_id(text).then(|| text.parse().ok()).flatten(),
     }
 }
 
@@ -397,6 +397,16 @@ mod tests {
         let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
         assert_eq!(a[..9], b[..9]);
         assert!(a.ends_with("-00000001") && b.ends_with("-00000002"), "{a} {b}");
+    }
+
+    #[test]
+    fn what_a_connection_holds_for_its_request_is_small() {
+        fn size_of_future<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+            size_of::<F>()
+        }
+        // Every connection, idle or not, has room for one such future: thousands of them have to be cheap.
+        let size = size_of_future(handle);
+        assert!(size <= 6 << 10, "{size} bytes");
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod config;
 mod conn;
 mod dispatch;
 mod facts;
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod intake;
 mod json;

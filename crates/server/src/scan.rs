@@ -10,12 +10,13 @@ use crate::params::{Place, RawParams, encode, integer, key_bytes, text, time};
 use crate::problem::{Answer, Problem};
 use crate::reply::{number_value, whole};
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream::{Stream, try_unfold};
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue, LINK, VARY};
 use skein_cell::{CellError, Scan, ScanRequest, ScanRow, ScanWindow};
 use skein_model::{Pick, Slice, TableId, TxClock};
 use std::fmt::Write as _;
-use std::future::Future;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -181,24 +182,18 @@ async fn page(
 }
 
 /// A stream of all rows. The first chunk is there before the answer begins, so that what fails at once has a status.
-async fn stream(mut scan: Scan, format: Format, permit: Permit) -> Answer {
-    let rows = scan.next(CHUNK_ROWS_MAX, CHUNK_BYTES).await?;
+async fn stream(scan: Scan, format: Format, permit: Permit) -> Answer {
+    let mut chunks = chunks(scan);
+    let first = poll_fn(|cx| chunks.as_mut().poll_next(cx)).await.transpose()?;
     let mut writer = Writer::new(format);
-    if rows.is_empty() {
+    let Some(rows) = first else {
         writer.finish();
         return Ok(Response::new(Body::full(writer.out.freeze())));
-    }
-    for row in &rows {
-        writer.push(row);
-    }
-    let first = writer.take();
-    Ok(Response::new(Body::Scan(Box::new(ScanBody {
-        chunk: Some(first),
-        source: Source::Fetching(fetch(scan)),
-        writer,
-        _permit: permit,
-        _busy: None,
-    }))))
+    };
+    rows.iter().for_each(|row| writer.push(row));
+    let chunk = Some(writer.take());
+    let body = ScanBody { chunk, chunks, fetched: None, done: false, writer, _permit: permit, _busy: None };
+    Ok(Response::new(Body::Scan(Box::new(body))))
 }
 
 /// Rows on their way to text.
@@ -242,16 +237,14 @@ impl Writer {
     }
 }
 
-type Rows = Result<Vec<ScanRow>, CellError>;
-type Fetch = Pin<Box<dyn Future<Output = (Scan, Rows)> + Send>>;
+type Chunks = Pin<Box<dyn Stream<Item = Result<Vec<ScanRow>, CellError>> + Send>>;
 
-/// Where the next rows come from.
-enum Source {
-    Fetching(Fetch),
-    /// Fetched while the chunk before was being sent.
-    Fetched(Scan, Rows),
-    /// Everything was fetched, or it broke off.
-    Done,
+/// The rows of a scan in chunks of some size, none of them empty.
+fn chunks(scan: Scan) -> Chunks {
+    Box::pin(try_unfold(scan, |mut scan| async move {
+        let rows = scan.next(CHUNK_ROWS_MAX, CHUNK_BYTES).await?;
+        Ok((!rows.is_empty()).then_some((rows, scan)))
+    }))
 }
 
 /// A scan being sent. The store reads one chunk ahead of what the connection has taken, and no further: a slow reader
@@ -259,7 +252,11 @@ enum Source {
 pub(crate) struct ScanBody {
     /// Ready to be sent.
     chunk: Option<Bytes>,
-    source: Source,
+    chunks: Chunks,
+    /// What `chunks` gave while the chunk before was being sent.
+    fetched: Option<Option<Result<Vec<ScanRow>, CellError>>>,
+    /// Whether all of it was fetched, or it broke off.
+    done: bool,
     writer: Writer,
     _permit: Permit,
     _busy: Option<Busy>,
@@ -274,51 +271,44 @@ impl ScanBody {
     /// The next piece of the answer.
     pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         loop {
-            self.poll_source(cx);
+            self.fetch_ahead(cx);
             if let Some(chunk) = self.chunk.take() {
                 return Poll::Ready(Some(Ok(chunk)));
             }
-            match std::mem::replace(&mut self.source, Source::Done) {
-                Source::Done => return Poll::Ready(None),
-                Source::Fetching(fetch) => {
-                    self.source = Source::Fetching(fetch);
-                    return Poll::Pending;
+            if self.done {
+                return Poll::Ready(None);
+            }
+            match self.fetched.take() {
+                None => return Poll::Pending,
+                Some(Some(Ok(rows))) => {
+                    // Begun before the rows are written out, so that the store works meanwhile.
+                    self.fetch_ahead(cx);
+                    rows.iter().for_each(|row| self.writer.push(row));
+                    self.chunk = Some(self.writer.take());
                 }
-                Source::Fetched(_, Err(error)) => {
+                Some(Some(Err(error))) => {
+                    self.done = true;
                     tracing::warn!(%error, "a scan broke off");
                     return Poll::Ready(Some(Err(BrokenOff(error.to_string()))));
                 }
-                Source::Fetched(_, Ok(rows)) if rows.is_empty() => {
+                Some(None) => {
+                    self.done = true;
                     self.writer.finish();
                     let last = std::mem::take(&mut self.writer.out).freeze();
                     self.chunk = (!last.is_empty()).then_some(last);
                 }
-                Source::Fetched(scan, Ok(rows)) => {
-                    self.source = Source::Fetching(fetch(scan));
-                    // Begun before the rows are written out, so that the store works meanwhile.
-                    self.poll_source(cx);
-                    rows.iter().for_each(|row| self.writer.push(row));
-                    self.chunk = Some(self.writer.take());
-                }
             }
         }
     }
 
-    /// Lets the fetch under way get on.
-    fn poll_source(&mut self, cx: &mut Context<'_>) {
-        if let Source::Fetching(fetch) = &mut self.source
-            && let Poll::Ready((scan, rows)) = fetch.as_mut().poll(cx)
+    fn fetch_ahead(&mut self, cx: &mut Context<'_>) {
+        if !self.done
+            && self.fetched.is_none()
+            && let Poll::Ready(rows) = self.chunks.as_mut().poll_next(cx)
         {
-            self.source = Source::Fetched(scan, rows);
+            self.fetched = Some(rows);
         }
     }
-}
-
-fn fetch(mut scan: Scan) -> Fetch {
-    Box::pin(async move {
-        let rows = scan.next(CHUNK_ROWS_MAX, CHUNK_BYTES).await;
-        (scan, rows)
-    })
 }
 
 #[cfg(test)]
@@ -405,6 +395,51 @@ mod tests {
         assert!(lines.ends_with('\n'));
         assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
         assert_eq!(lines.lines().count(), 2);
+    }
+
+    /// The bytes that a client gets from a real HTTP/1.1 connection whose answer is a scan of these chunks.
+    async fn sent(format: Format, chunks: Vec<Result<Vec<ScanRow>, CellError>>) -> String {
+        use futures_util::StreamExt;
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let service = hyper::service::service_fn(move |_| {
+            let body = ScanBody {
+                chunk: None,
+                // As from a store that takes a moment, in which what is ready gets sent.
+                chunks: Box::pin(futures_util::stream::iter(chunks.clone()).then(|chunk| async {
+                    tokio::task::yield_now().await;
+                    chunk
+                })),
+                fetched: None,
+                done: false,
+                writer: Writer::new(format),
+                _permit: crate::MemoryBudget::new(0).try_reserve(0).unwrap(),
+                _busy: None,
+            };
+            std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(Body::Scan(Box::new(body)))))
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(hyper_util::rt::TokioIo::new(server), service);
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let _ = connection.await;
+        let mut bytes = String::new();
+        client.read_to_string(&mut bytes).await.unwrap();
+        bytes
+    }
+
+    const LAST_CHUNK: &str = "\r\n0\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_scan_that_breaks_off_never_looks_like_one_that_ended() {
+        for format in [Format::Array, Format::Lines] {
+            let whole = sent(format, vec![Ok(vec![row(b"a", 1)]), Ok(vec![row(b"b", 2)])]).await;
+            assert!(whole.ends_with(LAST_CHUNK) && whole.contains("\"b\""), "{whole}");
+            // The second chunk may be cut off with the connection; the first has been sent by then.
+            let chunks = vec![Ok(vec![row(b"a", 1)]), Ok(vec![row(b"b", 2)]), Err(CellError::ShuttingDown)];
+            let broken = sent(format, chunks).await;
+            assert!(broken.contains("200 OK") && broken.contains("\"a\""), "{broken}");
+            assert!(!broken.ends_with(LAST_CHUNK) && !broken.contains(']'), "{broken}");
+        }
     }
 
     proptest! {

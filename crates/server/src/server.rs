@@ -88,10 +88,10 @@ impl Server {
         state.stop();
         let _ = stop_data.send(());
         join(data).await;
-        state.connections.drain(state.config.shutdown_grace).await;
+        state.connections.drain(Port::Data, state.config.shutdown_grace).await;
         let _ = stop_admin.send(());
         join(admin).await;
-        state.connections.drain(TICK).await;
+        state.connections.drain(Port::Admin, TICK).await;
         sweeper.abort();
     }
 }

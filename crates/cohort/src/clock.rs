@@ -104,8 +104,9 @@ impl CohortClock {
     /// `settle` is for a caller that could not get the ceiling raised: it is given the latest time that can be promised.
     pub fn read_present(&mut self, wall: u64, settle: bool) -> ReadAt {
         if let Some((_, first)) = self.outstanding.front() {
-            // Everything before is applied, and later writes are later than `first`: nothing to promise.
-            return ReadAt::Now(first.prev());
+            // Everything before is applied, and every later issue is later than `first`. But that entry may never
+            // become durable, and a successor knows nothing of its times: it only stays above the ceiling.
+            return ReadAt::Now(first.prev().min(self.ceiling));
         }
         let mut time = self.hybrid.now(wall);
         if self.ceiling < time {
@@ -121,16 +122,31 @@ impl CohortClock {
 
     /// A read at a time that the client names and [`CohortClock::check_asked`] accepted.
     pub fn read_at(&mut self, time: TxClock) -> ReadAt {
-        if self.hybrid.last() < time {
-            if self.ceiling < time {
-                return ReadAt::RaiseCeiling { time };
-            }
-            self.hybrid.promise(time);
+        // Also when the time was issued already: the write that has it may never become durable.
+        if self.ceiling < time {
+            return ReadAt::RaiseCeiling { time };
         }
-        match self.outstanding.iter().rev().find(|(_, first)| *first <= time) {
-            Some((sequence, _)) => ReadAt::AfterEntry { time, sequence: *sequence },
+        self.hybrid.promise(time);
+        match self.outstanding_at(time) {
+            Some(sequence) => ReadAt::AfterEntry { time, sequence },
             None => ReadAt::Now(time),
         }
+    }
+
+    /// The first time in the oldest entry not applied yet; zero without one.
+    pub fn oldest_outstanding(&self) -> TxClock {
+        self.outstanding.front().map_or(TxClock::ZERO, |(_, first)| *first)
+    }
+
+    /// The last entry not applied yet that may hold a write at or before `time`.
+    pub fn outstanding_at(&self, time: TxClock) -> Option<u64> {
+        self.outstanding.iter().rev().find(|(_, first)| *first <= time).map(|(sequence, _)| *sequence)
+    }
+
+    /// The horizon of some table is being raised to `time`: every write from here on has to lie after it, even if the
+    /// wall clock that it was taken from is set back.
+    pub fn pass_horizon(&mut self, time: TxClock) {
+        self.hybrid.promise(time);
     }
 
     /// The latest time promised or issued.
@@ -202,6 +218,27 @@ mod tests {
         };
         let mut after = CohortClock::starting_at(before.ceiling());
         assert!(promised < after.issue(1, 0, TxClock::ZERO));
+    }
+
+    #[test]
+    fn no_read_beside_an_entry_under_way_lies_above_the_ceiling() {
+        let mut clock = clock();
+        let ceiling = clock.ceiling();
+        let first = clock.issue(1, WALL + 3_600_000_000, TxClock::ZERO);
+        assert_eq!(clock.read_present(WALL + 3_600_000_000, false), ReadAt::Now(ceiling));
+        for time in [first.prev(), first] {
+            assert_eq!(clock.read_at(time), ReadAt::RaiseCeiling { time });
+        }
+        assert_eq!(clock.read_at(ceiling), ReadAt::Now(ceiling));
+    }
+
+    #[test]
+    fn no_time_lies_at_or_before_a_raised_horizon_even_when_the_wall_clock_goes_back() {
+        let mut clock = clock();
+        let horizon = TxClock(WALL + 86_400_000_000);
+        clock.pass_horizon(horizon);
+        assert!(horizon <= clock.now(WALL));
+        assert!(horizon < clock.issue(1, WALL, TxClock::ZERO));
     }
 
     #[test]

@@ -3,15 +3,18 @@
 use crate::clock::ReadAt;
 use crate::entry::Outcome;
 use crate::error::CohortError;
+use crate::housekeeping::{Housekeeper, checkpoint};
+use crate::pins::Pin;
 use crate::proposer::{Proposer, Request, Room};
 use crate::raft::{Applied, LogStore, NoPeers, Raft, StateMachine};
+use crate::recorded::{fingerprint, recorded};
 use crate::sequencer::{Latest, Observed, Sequencer, depends_on_rows};
-use crate::shared::{Pin, Reply, Shared, WallClock};
+use crate::shared::{Reply, Shared, WallClock};
 use bytes::Bytes;
 use openraft::Config;
-use skein_model::{Pick, Retain, Slice, TableId, Transaction, TxClock, TxId, Value, Window};
+use skein_model::{Pick, Refusal, Retain, Slice, TableId, Transaction, TxClock, TxId, Value, Window};
 use skein_storage::log::GroupLog;
-use skein_storage::rows::{ChunkBudget, Rows, ScanPosition, ScanRow, ScanSpec, TxOutcome, TxRecord};
+use skein_storage::rows::{ChunkBudget, Rows, ScanPosition, ScanRow, ScanSpec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -102,7 +105,7 @@ impl Cohort {
         let meta = rows.meta();
         let shared = Arc::new(Shared::new(options.wall.clone(), meta.ceiling));
         let applied = Applied { run: options.run, shared: shared.clone() };
-        let store = LogStore::new(log.clone());
+        let store = LogStore::new(log.clone(), shared.clone());
         let machine = StateMachine::open(rows.clone(), store.clone(), applied).map_err(damaged)?;
         let config = Config {
             cluster_name: "cohort".into(),
@@ -131,8 +134,14 @@ impl Cohort {
             entries: metrics::counter!("skein_entries_total"),
         };
         tokio::spawn(proposer.run(receiver));
-        let housekeeping =
-            tokio::spawn(checkpoint_when_due(raft.clone(), store.clone(), options.checkpoint_log_bytes));
+        let housekeeper = Housekeeper {
+            shared: shared.clone(),
+            raft: raft.clone(),
+            log: store.clone(),
+            rows: rows.clone(),
+            log_bytes_max: options.checkpoint_log_bytes,
+        };
+        let housekeeping = tokio::spawn(housekeeper.run());
         let inner = Inner {
             shared,
             rows,
@@ -163,8 +172,8 @@ impl Cohort {
     /// Runs a transaction and answers when its outcome is durable.
     pub async fn write(&self, tx: Transaction, deadline: Instant) -> Result<Outcome, CohortError> {
         let shared = &self.inner.shared;
-        if let Some(failure) = shared.failure() {
-            return Err(failure);
+        if let Some(refusal) = shared.refusal() {
+            return Err(refusal);
         }
         if let Some(condition) = tx.condition {
             shared.clock().check_asked(shared.wall(), condition)?;
@@ -178,7 +187,9 @@ impl Cohort {
             if tx.id_from_client
                 && let Some(record) = self.inner.rows.tx(&tx.id).map_err(|e| self.rows_error(e))?
             {
-                return recorded(&tx.id, record, Some(fingerprint));
+                let outcome = recorded(&tx.id, record, Some(fingerprint))?;
+                self.wait_visible(&outcome, &tx.id, deadline).await?;
+                return Ok(outcome);
             }
             if depends {
                 for op in &tx.ops {
@@ -199,12 +210,14 @@ impl Cohort {
     /// What became of a transaction; if nothing was decided it is aborted now, for good.
     pub async fn tx_status(&self, id: TxId, deadline: Instant) -> Result<Outcome, CohortError> {
         loop {
-            if let Some(failure) = self.inner.shared.failure() {
-                return Err(failure);
+            if let Some(refusal) = self.inner.shared.refusal() {
+                return Err(refusal);
             }
             let observed = Observed { sequence: self.inner.shared.applied(), rows: Vec::new() };
             if let Some(record) = self.inner.rows.tx(&id).map_err(|e| self.rows_error(e))? {
-                return recorded(&id, record, None);
+                let outcome = recorded(&id, record, None)?;
+                self.wait_visible(&outcome, &id, deadline).await?;
+                return Ok(outcome);
             }
             let (reply, answer) = oneshot::channel();
             self.submit(Request::Resolve { id: id.clone(), observed, reply })?;
@@ -224,23 +237,30 @@ impl Cohort {
         at: Option<TxClock>,
         deadline: Instant,
     ) -> Result<Read, CohortError> {
-        let read_time = self.read_time(at, deadline).await?;
-        let version = self.inner.rows.read(table, key, read_time).map_err(|e| self.rows_error(e))?;
-        Ok(match version {
-            Some(version) => Read { read_time, time: version.time, value: version.value },
-            None => Read { read_time, time: TxClock::ZERO, value: None },
-        })
+        loop {
+            let read_time = self.read_time(at, deadline).await?;
+            return match self.inner.rows.read(table, key, read_time).map_err(|e| self.rows_error(e)) {
+                Ok(Some(version)) => Ok(Read { read_time, time: version.time, value: version.value }),
+                Ok(None) => Ok(Read { read_time, time: TxClock::ZERO, value: None }),
+                // The horizon passed what was the present when we looked at the clock.
+                Err(CohortError::Gone { .. }) if at.is_none() && Instant::now() < deadline => continue,
+                Err(error) => Err(error),
+            };
+        }
     }
 
     /// Begins a scan: settles its upper bound, and keeps the history at that time until the scan is dropped.
     pub async fn scan(&self, options: ScanOptions, deadline: Instant) -> Result<Scan, CohortError> {
-        let until = self.read_time(options.until, deadline).await?;
-        let shared = self.inner.shared.clone();
-        let pin = shared.pin(until);
-        let oldest = self.inner.rows.horizon(options.table);
-        if until < oldest {
-            return Err(CohortError::Gone { oldest });
-        }
+        let (shared, rows) = (self.inner.shared.clone(), &self.inner.rows);
+        let (until, pin) = loop {
+            let until = self.read_time(options.until, deadline).await?;
+            let own = rows.has_own_horizon(options.table);
+            match shared.pins.pin(options.table, until, rows.horizon(options.table), own) {
+                Ok(pin) => break (until, pin),
+                Err(_) if options.until.is_none() && Instant::now() < deadline => continue,
+                Err(oldest) => return Err(CohortError::Gone { oldest }),
+            }
+        };
         let window = Window { pick: options.pick, since: options.since, until };
         let spec = ScanSpec { table: options.table, window, slice: options.slice, end: options.end };
         Ok(Scan {
@@ -263,20 +283,24 @@ impl Cohort {
         deadline: Instant,
     ) -> Result<bool, CohortError> {
         let now = TxClock(self.inner.shared.wall());
-        let pinned = self.inner.shared.oldest_pin().unwrap_or(TxClock::MAX);
-        let mut horizons = Vec::new();
-        let default = Retain::default().oldest_readable(now).min(pinned);
-        if self.inner.rows.default_horizon() < default {
-            horizons.push((None, default));
-        }
-        for (table, retain) in tables {
-            let wanted = retain.oldest_readable(now).min(pinned);
-            let present = self.inner.rows.horizon(*table);
-            // A table with a longer retention than the default has to have its own horizon before the default rises.
-            if present < wanted || !self.inner.rows.has_own_horizon(*table) {
-                horizons.push((Some(*table), wanted.max(present)));
+        let rows = &self.inner.rows;
+        let horizons = self.inner.shared.pins.intend(|pinned| {
+            let mut horizons = Vec::new();
+            let default = Retain::default().oldest_readable(now).min(pinned);
+            if rows.default_horizon() < default {
+                horizons.push((None, default));
             }
-        }
+            for (table, retain) in tables {
+                let wanted = retain.oldest_readable(now).min(pinned);
+                let present = rows.horizon(*table);
+                // A table with a longer retention than the default has to have its own horizon before the default
+                // rises.
+                if present < wanted || !rows.has_own_horizon(*table) {
+                    horizons.push((Some(*table), wanted.max(present)));
+                }
+            }
+            horizons
+        });
         if horizons.is_empty() {
             return Ok(false);
         }
@@ -284,37 +308,27 @@ impl Cohort {
         Ok(true)
     }
 
-    /// Makes the store durable up to here and cuts the log. Returns when done.
+    /// Makes the store durable up to here, and has the log cut soon after.
+    ///
+    /// On an error other than damage everything is as it was, and the call may be repeated.
     pub async fn checkpoint(&self) -> Result<(), CohortError> {
-        let rows = self.inner.rows.clone();
-        tokio::task::spawn_blocking(move || rows.checkpoint())
-            .await
-            .map_err(|e| CohortError::DiskFailed { detail: e.to_string() })?
-            .map_err(|e| self.rows_error(e))?;
-        self.inner
-            .raft
-            .trigger()
-            .snapshot()
-            .await
-            .map_err(|e| CohortError::DiskFailed { detail: e.to_string() })
+        checkpoint(&self.inner.shared, &self.inner.rows).await?;
+        let cut = self.inner.raft.trigger().snapshot().await;
+        cut.map_err(|e| self.failure().unwrap_or(CohortError::DiskFailed { detail: e.to_string() }))
     }
 
     /// Stops taking requests, waits at most `grace` for those under way, and leaves the store checkpointed.
     /// The log stays open; its owner closes it afterwards.
     pub async fn close(&self, grace: Duration) {
+        self.inner.shared.begin_closing();
         self.inner.housekeeping.abort();
         let deadline = Instant::now() + grace;
         // A last entry: when it is applied, so is everything proposed before.
         if let Err(error) = self.raise(TxClock::ZERO, Vec::new(), deadline).await {
             tracing::warn!(%error, "closing without waiting for writes under way");
         }
-        let rows = self.inner.rows.clone();
-        match tokio::task::spawn_blocking(move || rows.checkpoint()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "closing without a checkpoint; the next start replays the log")
-            }
-            Err(error) => tracing::error!(%error, "checkpoint"),
+        if let Err(error) = checkpoint(&self.inner.shared, &self.inner.rows).await {
+            tracing::warn!(%error, "closing without a checkpoint; the next start replays the log");
         }
         self.inner.shared.fail_quietly(CohortError::Closing);
         if let Err(error) = self.inner.raft.shutdown().await {
@@ -330,9 +344,8 @@ impl Cohort {
     /// A time at which everything at or before it is applied, and after which every later write lies.
     async fn read_time(&self, at: Option<TxClock>, deadline: Instant) -> Result<TxClock, CohortError> {
         let shared = &self.inner.shared;
-        if let Some(failure) = shared.failure()
-            && failure != CohortError::Closing
-        {
+        // A failed log stops writes only: what was acknowledged is in the store, and can still be read.
+        if let Some(failure @ CohortError::Damaged { .. }) = shared.failure() {
             return Err(failure);
         }
         let mut settle = false;
@@ -368,11 +381,32 @@ impl Cohort {
     async fn wait_applied(&self, sequence: u64, deadline: Instant) -> Result<(), CohortError> {
         let started = Instant::now();
         let mut applied = self.inner.shared.watch_applied();
-        let wait = applied.wait_for(|at| sequence <= *at);
+        let shared = &self.inner.shared;
+        let wait = applied.wait_for(|at| sequence <= *at || shared.failure().is_some());
         match tokio::time::timeout_at(deadline.into(), wait).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(CohortError::Closing),
+            Ok(Ok(at)) if sequence <= *at => Ok(()),
+            Ok(Ok(_) | Err(_)) => Err(shared.failure().unwrap_or(CohortError::Closing)),
             Err(_) => Err(CohortError::TimedOut { waited: started.elapsed() }),
+        }
+    }
+
+    /// Waits until readers of the present see what an outcome found in the store tells of: the store has an entry a
+    /// moment before they do.
+    async fn wait_visible(&self, outcome: &Outcome, id: &TxId, deadline: Instant) -> Result<(), CohortError> {
+        let time = match outcome {
+            Outcome::Committed(time) | Outcome::Refused(Refusal::Stale { latest: time, .. }) => *time,
+            // Only the oldest outstanding entry can be in the store already.
+            Outcome::Refused(Refusal::Collision { .. }) => self.inner.shared.clock().oldest_outstanding(),
+            Outcome::Aborted => return Ok(()),
+        };
+        let outstanding = self.inner.shared.clock().outstanding_at(time);
+        let Some(sequence) = outstanding else { return Ok(()) };
+        match self.wait_applied(sequence, deadline).await {
+            Err(CohortError::TimedOut { .. }) => {
+                let why = "the time ran out before it could be shown".to_owned();
+                Err(CohortError::Unknown { id: id.clone(), why })
+            }
+            other => other,
         }
     }
 
@@ -476,60 +510,12 @@ async fn lead(raft: &Raft, host: u64) -> Result<(), CohortError> {
     Ok(())
 }
 
-/// Has the store checkpointed, and the log purged, whenever the log has grown enough.
-async fn checkpoint_when_due(raft: Raft, log: LogStore, log_bytes_max: u64) {
-    let mut tick = tokio::time::interval(Duration::from_millis(250));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        // "Snapshot" is Raft's word for "the state machine is durable up to here"; it purges the log afterwards.
-        if log_bytes_max <= log.bytes_live() && raft.trigger().snapshot().await.is_err() {
-            return;
-        }
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.housekeeping.abort();
     }
 }
 
 fn damaged(error: impl std::fmt::Display) -> CohortError {
     CohortError::Damaged { detail: error.to_string() }
-}
-
-/// The outcome that a stored record tells, unless it belongs to a transaction with other operations.
-fn recorded(id: &TxId, record: TxRecord, fingerprint: Option<u64>) -> Result<Outcome, CohortError> {
-    let outcome = match record.outcome {
-        TxOutcome::Committed(time) => Outcome::Committed(time),
-        TxOutcome::Collision { op } => Outcome::Refused(skein_model::Refusal::Collision { op }),
-        TxOutcome::Stale { op, latest } => Outcome::Refused(skein_model::Refusal::Stale { op, latest }),
-        TxOutcome::Aborted => Outcome::Aborted,
-    };
-    let reused = outcome != Outcome::Aborted && fingerprint.is_some_and(|f| f != record.fingerprint);
-    if reused { Err(CohortError::IdReused { id: id.clone() }) } else { Ok(outcome) }
-}
-
-/// Identifies what a transaction does, so that an ID used again for something else is noticed.
-/// Never zero, which stands for "not compared".
-fn fingerprint(tx: &Transaction) -> u64 {
-    use skein_model::{ContentType, WriteOp};
-    let mut hash = xxhash_rust::xxh3::Xxh3::new();
-    let mut field = |bytes: &[u8]| {
-        hash.update(&(bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    };
-    field(&tx.condition.map_or([0; 8], |c| c.0.to_le_bytes()));
-    for op in &tx.ops {
-        field(&op.table.0.to_le_bytes());
-        field(&op.key);
-        let (kind, value) = match &op.op {
-            WriteOp::Create(value) => (0u8, Some(value)),
-            WriteOp::Hold => (1, None),
-            WriteOp::Update(value) => (2, Some(value)),
-            WriteOp::Delete => (3, None),
-        };
-        field(&[kind]);
-        if let Some(value) = value {
-            field(if let ContentType::Other(name) = &value.content_type { name.as_bytes() } else { &[] });
-            field(&value.bytes);
-        }
-        field(format!("{:?}", op.expect).as_bytes());
-    }
-    hash.digest().max(1)
 }

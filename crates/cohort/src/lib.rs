@@ -16,8 +16,11 @@ pub mod clock;
 mod cohort;
 pub mod entry;
 mod error;
+mod housekeeping;
+mod pins;
 mod proposer;
 mod raft;
+mod recorded;
 pub mod sequencer;
 mod shared;
 

@@ -11,11 +11,12 @@ use metrics::{Counter, Histogram};
 use openraft::error::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use skein_model::{TableId, Transaction, TxClock, TxId};
-use skein_storage::log::GroupLog;
+use skein_storage::log::{GroupLog, Reservation};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-/// An entry is proposed once it has grown to this many bytes, even while more requests wait.
+/// An entry does not grow beyond this many bytes, even while more requests wait, unless a single transaction does.
 const ENTRY_BYTES_MAX: usize = 4 << 20;
 /// Requests taken at a time.
 const TAKE_MAX: usize = 4096;
@@ -41,6 +42,25 @@ pub(crate) enum Request {
     },
 }
 
+impl Request {
+    /// At least as many bytes as the request adds to an entry, the entry's own share included.
+    fn bytes(&self) -> usize {
+        match self {
+            Request::Write { tx, .. } => transaction_bytes(tx),
+            Request::Resolve { .. } => 256,
+            Request::Raise { horizons, .. } => 256 + 17 * horizons.len(),
+        }
+    }
+
+    fn into_reply(self) -> oneshot::Sender<Reply> {
+        match self {
+            Request::Write { reply, .. } | Request::Resolve { reply, .. } | Request::Raise { reply, .. } => {
+                reply
+            }
+        }
+    }
+}
+
 /// Says whether the disk has room for more, and if not, why.
 pub type Room = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
@@ -60,83 +80,121 @@ pub(crate) struct Proposer {
 struct Building {
     waiters: Vec<Waiter>,
     floor: TxClock,
+    /// Room in the log for all that was decided.
+    room: Vec<Reservation>,
 }
 
 impl Proposer {
     pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut taken = Vec::new();
+        let mut arrived = Vec::new();
+        let mut taken: VecDeque<Request> = VecDeque::new();
         loop {
-            taken.clear();
-            if requests.recv_many(&mut taken, TAKE_MAX).await == 0 {
+            if taken.is_empty() && requests.recv_many(&mut arrived, TAKE_MAX).await == 0 {
                 return;
             }
-            let Ok(mut permit) = self.in_flight.clone().acquire_owned().await else { return };
+            taken.extend(arrived.drain(..));
+            let Some(permit) = self.permit().await else {
+                // Entries in flight wait for room in the store, which may take any time.
+                taken.drain(..).for_each(|request| self.refuse_for_the_store(request));
+                continue;
+            };
             // More may have arrived while earlier entries were being written: they share this entry.
             while taken.len() < TAKE_MAX
                 && let Ok(request) = requests.try_recv()
             {
-                taken.push(request);
+                taken.push_back(request);
             }
             self.sequencer.applied(self.shared.applied());
             let mut building = Building::default();
-            for request in taken.drain(..) {
-                if ENTRY_BYTES_MAX <= self.sequencer.bytes() {
-                    self.propose(&mut building, permit).await;
-                    let Ok(next) = self.in_flight.clone().acquire_owned().await else { return };
-                    permit = next;
+            while let Some(request) = taken.front() {
+                let so_far = self.sequencer.bytes();
+                if 0 < so_far && self.entry_bytes_max() < so_far + request.bytes() {
+                    break;
                 }
+                let Some(request) = taken.pop_front() else { break };
                 self.handle(request, &mut building);
             }
             self.propose(&mut building, permit).await;
         }
     }
 
+    /// Leave to propose an entry; `None` if that has to wait for room in the store.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.in_flight.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        tokio::select! {
+            // Nobody closes the semaphore.
+            permit = self.in_flight.clone().acquire_owned() => permit.ok(),
+            () = self.shared.store_fills_up() => None,
+        }
+    }
+
+    fn entry_bytes_max(&self) -> usize {
+        ENTRY_BYTES_MAX.min(self.log.entry_bytes_max())
+    }
+
+    fn refuse_for_the_store(&self, request: Request) {
+        let detail = self.shared.store_full().unwrap_or_else(|| "the store had no room".to_owned());
+        let error = self.shared.failure().unwrap_or(CohortError::Full { detail });
+        let _ = request.into_reply().send(Reply::Failed(error));
+    }
+
     fn handle(&mut self, request: Request, building: &mut Building) {
         if let Some(failure) = self.shared.failure() {
-            let (Request::Write { reply, .. }
-            | Request::Resolve { reply, .. }
-            | Request::Raise { reply, .. }) = request;
-            let _ = reply.send(Reply::Failed(failure));
+            let _ = request.into_reply().send(Reply::Failed(failure));
             return;
         }
+        let bytes = request.bytes();
+        let room = match self.hold(bytes) {
+            Ok(room) => room,
+            Err(full) => {
+                let _ = request.into_reply().send(Reply::Failed(full));
+                return;
+            }
+        };
+        let before = self.sequencer.bytes();
         let wall = self.shared.wall();
         match request {
             Request::Write { tx, fingerprint, observed, reply } => {
                 if reply.is_closed() {
                     return; // The client was told that the time ran out; it is still undecided.
                 }
-                if let Err(full) = self.reserve(transaction_bytes(&tx)) {
-                    let _ = reply.send(Reply::Failed(full));
-                    return;
-                }
                 let verdict = self.sequencer.write(wall, &self.shared.clock, &tx, fingerprint, &observed);
                 self.answer(verdict, tx.id.clone(), reply, building);
             }
             Request::Resolve { id, observed, reply } => {
-                if let Err(full) = self.reserve(256) {
-                    let _ = reply.send(Reply::Failed(full));
-                    return;
-                }
                 let verdict = self.sequencer.resolve(&id, &observed);
                 self.answer(verdict, id, reply, building);
             }
             Request::Raise { floor, horizons, reply } => {
-                if let Err(full) = self.reserve(256 + 17 * horizons.len()) {
-                    let _ = reply.send(Reply::Failed(full));
-                    return;
-                }
                 building.floor = building.floor.max(floor);
+                if let Some(horizon) = horizons.iter().map(|(_, time)| *time).max() {
+                    locked(&self.shared.clock).pass_horizon(horizon);
+                }
                 let sequence = self.sequencer.touch(&horizons);
                 let outcome = crate::entry::Outcome::Aborted; // Nobody looks at it.
                 let id = TxId::from_be_bytes(&[]);
                 self.answer(Verdict::Decided { outcome, sequence }, id, reply, building);
             }
         }
+        if before < self.sequencer.bytes() {
+            building.room.push(room);
+        }
     }
 
-    fn reserve(&self, bytes: usize) -> Result<(), CohortError> {
+    /// Room for so many more bytes, on the drive, in the store and in the log.
+    fn hold(&self, bytes: usize) -> Result<Reservation, CohortError> {
         (self.room)().map_err(|detail| CohortError::Full { detail })?;
-        self.log.reserve(bytes as u64).map_err(CohortError::from)
+        if let Some(detail) = self.shared.store_full() {
+            return Err(CohortError::Full { detail });
+        }
+        let max = self.log.entry_bytes_max();
+        if max < bytes {
+            let detail = format!("an entry of the log takes {max} bytes, and this transaction needs {bytes}");
+            return Err(CohortError::Full { detail });
+        }
+        self.log.hold(bytes as u64).map_err(CohortError::from)
     }
 
     fn answer(&mut self, verdict: Verdict, id: TxId, reply: oneshot::Sender<Reply>, building: &mut Building) {
@@ -158,7 +216,7 @@ impl Proposer {
 
     /// Hands the entry being built to Raft, if there is one; the permit comes back when it is applied.
     async fn propose(&mut self, building: &mut Building, permit: OwnedSemaphorePermit) {
-        let Building { waiters, floor } = std::mem::take(building);
+        let Building { waiters, floor, room } = std::mem::take(building);
         let ceiling = locked(&self.shared.clock).next_ceiling(self.shared.wall(), floor);
         let Some((sequence, bytes)) = self.sequencer.take(ceiling) else {
             return;
@@ -166,7 +224,7 @@ impl Proposer {
         self.entries.increment(1);
         self.entry_transactions.record(waiters.len() as f64);
         self.shared.register(sequence, waiters);
-        let report = Report { shared: self.shared.clone(), sequence, _permit: permit };
+        let report = Report { shared: self.shared.clone(), sequence, _room: room, _permit: permit };
         self.submit(bytes, report).await;
     }
 
@@ -183,6 +241,8 @@ impl Proposer {
 struct Report {
     shared: Arc<Shared>,
     sequence: u64,
+    /// Held until the entry is applied, a little longer than the log needs.
+    _room: Vec<Reservation>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -204,7 +264,7 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         // Finds nobody if `finish` answered them.
-        let why = self.shared.failure().map_or_else(|| "the replica stopped".to_owned(), |f| f.to_string());
+        let why = self.shared.why_unknown("the replica stopped");
         self.shared.abandon(self.sequence, |waiter| CohortError::Unknown {
             id: waiter.id.clone(),
             why: why.clone(),

@@ -3,9 +3,10 @@
 use crate::clock::{CohortClock, locked};
 use crate::entry::Outcome;
 use crate::error::CohortError;
+use crate::pins::Pins;
 use skein_model::{TxClock, TxId};
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{oneshot, watch};
 
@@ -41,9 +42,13 @@ pub(crate) struct Shared {
     applied: AtomicU64,
     applied_watch: watch::Sender<u64>,
     waiting: Mutex<VecDeque<EntryWaiters>>,
-    /// Read times of scans under way, with how many read at each: history they need is kept.
-    pins: Mutex<BTreeMap<TxClock, usize>>,
+    /// What scans under way still need.
+    pub(crate) pins: Pins,
     failure: OnceLock<CohortError>,
+    /// No more transactions are taken.
+    closing: AtomicBool,
+    /// Why an entry that is durable cannot be applied yet: the store has no room.
+    store_full: watch::Sender<Option<String>>,
 }
 
 fn whole<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -58,8 +63,10 @@ impl Shared {
             applied: AtomicU64::new(0),
             applied_watch: watch::channel(0).0,
             waiting: Mutex::new(VecDeque::new()),
-            pins: Mutex::new(BTreeMap::new()),
+            pins: Pins::default(),
             failure: OnceLock::new(),
+            closing: AtomicBool::new(false),
+            store_full: watch::channel(None).0,
         }
     }
 
@@ -110,8 +117,7 @@ impl Shared {
         let reply = if sequence <= self.applied() {
             Reply::Done(waiter.outcome)
         } else {
-            let why =
-                self.failure().map_or_else(|| "its entry was not reported on".into(), |f| f.to_string());
+            let why = self.why_unknown("its entry was not reported on");
             Reply::Failed(CohortError::Unknown { id: waiter.id, why })
         };
         let _ = waiter.reply.send(reply);
@@ -140,48 +146,60 @@ impl Shared {
         }
     }
 
-    /// Why this replica has stopped answering, if it has.
+    /// Why an outcome is not known: this replica's failure, or what `otherwise` says.
+    pub(crate) fn why_unknown(&self, otherwise: &str) -> String {
+        self.failure().map_or_else(|| otherwise.to_owned(), |failure| failure.to_string())
+    }
+
+    /// Why this replica has stopped writing, if it has.
     pub(crate) fn failure(&self) -> Option<CohortError> {
         self.failure.get().cloned()
     }
 
-    /// Stops this replica from answering; the first reason stays.
+    /// Stops this replica from writing, and after damage also from reading; the first reason stays.
     pub(crate) fn fail(&self, error: CohortError) {
-        if self.failure.set(error.clone()).is_ok() {
-            tracing::error!(%error, "this replica no longer answers; run `skein doctor` on its directory and restart it");
+        if self.fail_quietly(error.clone()) {
+            tracing::error!(%error, "this replica writes no more; run `skein doctor` on its directory and restart it");
         }
     }
 
-    /// Stops this replica from answering because it is being closed.
-    pub(crate) fn fail_quietly(&self, reason: CohortError) {
-        let _ = self.failure.set(reason);
+    /// As [`Shared::fail`], for a reason that is no news to whoever runs the server. Says whether it was the first.
+    pub(crate) fn fail_quietly(&self, reason: CohortError) -> bool {
+        let first = self.failure.set(reason).is_ok();
+        // Those who wait for an entry find out that it may never come.
+        self.applied_watch.send_modify(|_| ());
+        first
     }
 
-    pub(crate) fn pin(self: &std::sync::Arc<Self>, time: TxClock) -> Pin {
-        *whole(&self.pins).entry(time).or_insert(0) += 1;
-        Pin { shared: self.clone(), time }
+    /// Takes no more transactions; those taken go on.
+    pub(crate) fn begin_closing(&self) {
+        self.closing.store(true, Ordering::Release);
     }
 
-    /// The oldest time that a scan under way reads at.
-    pub(crate) fn oldest_pin(&self) -> Option<TxClock> {
-        whole(&self.pins).keys().next().copied()
+    /// Why no transaction is taken, if so.
+    pub(crate) fn refusal(&self) -> Option<CohortError> {
+        self.failure().or_else(|| self.closing.load(Ordering::Acquire).then_some(CohortError::Closing))
     }
-}
 
-/// Keeps the history at one time readable while it lives.
-pub(crate) struct Pin {
-    shared: std::sync::Arc<Shared>,
-    time: TxClock,
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        let mut pins = whole(&self.shared.pins);
-        if let Some(count) = pins.get_mut(&self.time) {
-            *count -= 1;
-            if *count == 0 {
-                pins.remove(&self.time);
+    /// A durable entry waits for room in the store, or (`None`) no longer does.
+    pub(crate) fn set_store_full(&self, detail: Option<String>) {
+        self.store_full.send_if_modified(|present| {
+            let changes = present.is_some() != detail.is_some();
+            if changes {
+                *present = detail;
             }
-        }
+            changes
+        });
+    }
+
+    /// Why the store has no room, if an entry waits for some.
+    pub(crate) fn store_full(&self) -> Option<String> {
+        self.store_full.borrow().clone()
+    }
+
+    /// Returns once an entry waits for room in the store.
+    pub(crate) async fn store_fills_up(&self) {
+        // The sender is ours, so it cannot be gone.
+        let _ = self.store_full.subscribe().wait_for(Option::is_some).await;
     }
 }

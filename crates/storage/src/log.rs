@@ -228,6 +228,13 @@ impl GroupLog {
         self.handle.shared.promise(bytes)
     }
 
+    /// The most payload bytes that one entry can have.
+    pub fn entry_bytes_max(&self) -> usize {
+        let record = usize::try_from(self.handle.shared.options.record_bytes_max()).unwrap_or(usize::MAX);
+        // Less what the padding of a record may take.
+        record.saturating_sub(RECORD_HEADER + ENTRY_PREFIX + 8)
+    }
+
     /// As [`GroupLog::reserve`], and keeps the room from other reservations until the result is dropped.
     /// Drop it once the append has been accepted.
     pub fn hold(&self, bytes: u64) -> Result<Reservation, LogError> {

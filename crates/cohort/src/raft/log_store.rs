@@ -2,6 +2,8 @@
 
 use super::codec::{decode_entry, decode_log_id, decode_vote, encode_entry, encode_log_id, encode_vote};
 use super::types::{RaftEntry, RaftLogId, RaftTypes, RaftVote};
+use crate::error::CohortError;
+use crate::shared::Shared;
 use futures_util::{Stream, stream};
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, RaftLogStorage};
@@ -10,6 +12,7 @@ use skein_storage::log::{GroupLog, LogError};
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// Bytes of entries read at a time while streaming them.
@@ -19,11 +22,13 @@ const READ_BYTES_MAX: usize = 4 << 20;
 #[derive(Clone)]
 pub(crate) struct LogStore {
     log: GroupLog,
+    /// Told when the log fails: Raft then stops without a word to those who wait.
+    shared: Arc<Shared>,
 }
 
 impl LogStore {
-    pub(crate) fn new(log: GroupLog) -> LogStore {
-        LogStore { log }
+    pub(crate) fn new(log: GroupLog, shared: Arc<Shared>) -> LogStore {
+        LogStore { log, shared }
     }
 
     /// The vote as last saved, durable or on its way.
@@ -67,25 +72,32 @@ impl LogStore {
         if to <= from {
             return Ok(Vec::new());
         }
-        let entries = self.log.read(from, to, bytes_max).map_err(io::Error::from)?;
+        let entries = self.log.read(from, to, bytes_max).map_err(|error| fatal(&self.shared, error))?;
         entries.into_iter().map(|(index, bytes)| decode_entry(index, bytes)).collect()
     }
+}
+
+/// Notes why Raft is about to stop.
+fn fatal(shared: &Shared, error: LogError) -> io::Error {
+    match CohortError::from(error.clone()) {
+        CohortError::Closing => {
+            shared.fail_quietly(CohortError::Closing);
+        }
+        failure => shared.fail(failure),
+    }
+    error.into()
 }
 
 /// Runs one operation of the log and waits until it is durable.
 async fn durable(
     start: impl FnOnce(Box<dyn FnOnce(Result<(), LogError>) + Send>) -> Result<(), LogError>,
-) -> io::Result<()> {
+) -> Result<(), LogError> {
     let (done, wait) = oneshot::channel();
     start(Box::new(move |result| {
         // The waiter is gone only when Raft is: then nobody asks.
         let _ = done.send(result);
-    }))
-    .map_err(io::Error::from)?;
-    match wait.await {
-        Ok(result) => result.map_err(io::Error::from),
-        Err(_) => Err(io::Error::other("the durable log was closed")),
-    }
+    }))?;
+    wait.await.unwrap_or(Err(LogError::Closed))
 }
 
 impl RaftLogReader<RaftTypes> for LogStore {
@@ -164,7 +176,8 @@ impl RaftLogStorage<RaftTypes> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
-        durable(|done| self.log.save_vote(encode_vote(vote), done)).await
+        let saved = durable(|done| self.log.save_vote(encode_vote(vote), done)).await;
+        saved.map_err(|error| fatal(&self.shared, error))
     }
 
     async fn save_committed(&mut self, committed: Option<RaftLogId>) -> Result<(), io::Error> {
@@ -184,17 +197,27 @@ impl RaftLogStorage<RaftTypes> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries = entries.into_iter().map(|entry| (entry.index(), encode_entry(&entry))).collect();
+        let shared = self.shared.clone();
         let done = Box::new(move |result: Result<(), LogError>| {
-            callback.io_completed(result.map_err(io::Error::from));
+            callback.io_completed(result.map_err(|error| fatal(&shared, error)));
         });
-        self.log.append(entries, done).map_err(io::Error::from)
+        self.log.append(entries, done).map_err(|error| fatal(&self.shared, error))
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<RaftLogId>) -> Result<(), io::Error> {
-        durable(|done| self.log.truncate_after(last_log_id.map(|id| id.index), done)).await
+        let truncated = durable(|done| self.log.truncate_after(last_log_id.map(|id| id.index), done)).await;
+        truncated.map_err(|error| fatal(&self.shared, error))
     }
 
     async fn purge(&mut self, log_id: RaftLogId) -> Result<(), io::Error> {
-        durable(|done| self.log.purge(log_id.index, encode_log_id(&log_id), done)).await
+        match durable(|done| self.log.purge(log_id.index, encode_log_id(&log_id), done)).await {
+            Ok(()) => Ok(()),
+            // Not even room for that: the entries stay a while, and the next purge takes them too.
+            Err(error @ LogError::Full { .. }) => {
+                tracing::warn!(%error, "purge the log; tried again after the next checkpoint");
+                Ok(())
+            }
+            Err(error) => Err(fatal(&self.shared, error)),
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The cohort's rows as Raft's state machine.
 //!
-//! A Raft snapshot here is a checkpoint of the store: it stays where it is, and "building" one means making the
-//! store durable up to the entry applied last. Streaming it to another peer is the business of a later release.
+//! A Raft snapshot here is what the store holds durably: it stays where it is, and "building" one means noting how far
+//! that reaches. The checkpoint itself comes before and outside of Raft, which would stop for good if it failed.
+//! Streaming a snapshot to another peer is the business of a later release.
 
 use super::codec::{decode_applied, encode_applied};
 use super::log_store::LogStore;
@@ -19,6 +20,9 @@ use skein_storage::rows::{Changes, Commit, Rows, RowsError, TxOutcome, TxRecord,
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// Between two attempts to apply an entry that finds no room.
+const RETRY: Duration = Duration::from_millis(50);
 
 type RaftSnapshotMeta = SnapshotMeta<Leader, u64, EmptyNode>;
 type RaftSnapshot = Snapshot<Leader, u64, EmptyNode, SnapshotHandle>;
@@ -132,11 +136,18 @@ impl RaftStateMachine<RaftTypes> for StateMachine {
                     self.applied.shared.fail(error.clone());
                     return Err(io::Error::other(error));
                 }
-                if waits.is_multiple_of(100) {
+                if let Some(failure) = self.applied.shared.failure() {
+                    return Err(io::Error::other(failure));
+                }
+                if waits.is_multiple_of(600) {
                     tracing::warn!(%error, "an entry waits for room in the store; free disk space");
                 }
                 waits += 1;
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                self.applied.shared.set_store_full(Some(error.to_string()));
+                tokio::time::sleep(RETRY).await;
+            }
+            if 0 < waits {
+                self.applied.shared.set_store_full(None);
             }
             if let Some(responder) = responder {
                 responder.send(());
@@ -170,7 +181,7 @@ impl RaftStateMachine<RaftTypes> for StateMachine {
     }
 }
 
-/// Makes the store durable, unless it is so nearly up to the present already.
+/// Notes how far the store is durable.
 pub(crate) struct Checkpointer {
     rows: Rows,
     log: LogStore,
@@ -187,15 +198,9 @@ impl RaftSnapshotBuilder<RaftTypes> for Checkpointer {
 
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
         let (rows, log) = (self.rows.clone(), self.log.clone());
-        let last = tokio::task::spawn_blocking(move || {
-            // The engine checkpoints by itself when its buffers fill up; only the rest is worth another one.
-            if log.bytes_live() / 2 < log.bytes_since_position(rows.durable_position()) {
-                rows.checkpoint().map_err(io::Error::other)?;
-            }
-            match rows.durable_position().checked_sub(1) {
-                Some(index) => log.log_id(index),
-                None => Ok(None),
-            }
+        let last = tokio::task::spawn_blocking(move || match rows.durable_position().checked_sub(1) {
+            Some(index) => log.log_id(index),
+            None => Ok(None),
         })
         .await
         .map_err(io::Error::other)??;

@@ -49,12 +49,7 @@ impl Journal {
         Ok(outcome)
     }
 
-    pub async fn status(
-        &self,
-        cohort: &Cohort,
-        id: TxId,
-        deadline: Instant,
-    ) -> Result<Outcome, CohortError> {
+    pub async fn status(&self, cohort: &Cohort, id: TxId, deadline: Instant) -> Result<Outcome, CohortError> {
         let outcome = cohort.tx_status(id.clone(), deadline).await?;
         self.add(Event::Told(id, outcome.clone()));
         Ok(outcome)

@@ -2,15 +2,15 @@
 
 use crate::journal::Journal;
 use bytes::Bytes;
-use skein_cohort::{Cohort, CohortOptions};
-use skein_model::{ContentType, Expect, RowOp, TableId, Transaction, TxClock, TxId, Value, WriteOp};
+use skein_cohort::{Cohort, CohortError, CohortOptions};
+use skein_model::{ContentType, RowOp, TableId, Transaction, TxId, Value, WriteOp};
 use skein_storage::disk::MemDisk;
-use skein_storage::engine::MemEngine;
+use skein_storage::engine::{Engine, MemEngine};
 use skein_storage::log::{Log, LogOptions};
 use skein_storage::rows::Rows;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// 2026-01-01, in microseconds.
@@ -111,7 +111,7 @@ impl Machine {
         let mut random = Random(seed);
         // Were a checkpoint to end between the two images, the disk's could have purged what the engine's lacks.
         let (engine, disk) = loop {
-            let before = skein_storage::engine::Engine::durable_position(&*self.engine);
+            let before = self.engine.durable_position();
             let flushed = if random.one_in(2) { 0 } else { random.below(5) as usize };
             let engine = self.engine.crash_in_checkpoint(flushed);
             let disk = match random.below(4) {
@@ -119,7 +119,7 @@ impl Machine {
                 1 => self.disk.killed(),
                 _ => self.disk.crash(random.next()),
             };
-            if skein_storage::engine::Engine::durable_position(&*self.engine) == before {
+            if self.engine.durable_position() == before {
                 break (engine, disk);
             }
         };
@@ -141,12 +141,34 @@ impl Machine {
         Log::open(Arc::new(self.disk.clone()), options).unwrap()
     }
 
-    /// Starts a cohort on what is here.
-    pub async fn start(&self) -> Cohort {
-        self.try_start().await.unwrap()
+    /// As [`Machine::crashed`], and nothing that was not synced survived.
+    pub fn crashed_losing_all(&self) -> Machine {
+        Machine {
+            disk: self.disk.crash_losing_all(),
+            engine: Arc::new(self.engine.crash()),
+            ..self.crashed(0)
+        }
     }
 
-    pub async fn try_start(&self) -> Result<Cohort, skein_cohort::CohortError> {
+    /// Makes the next syncs wait until they are released.
+    pub fn hold_syncs(&self) -> HeldSyncs {
+        let held = HeldSyncs::default();
+        let gate = held.clone();
+        self.disk.on_sync(move |_| {
+            gate.reached.fetch_add(1, Ordering::SeqCst);
+            let (released, changed) = &*gate.gate;
+            let guard = released.lock().unwrap();
+            drop(changed.wait_while(guard, |released| !*released).unwrap());
+        });
+        held
+    }
+
+    /// Starts a cohort on what is here.
+    pub async fn start(&self) -> Cohort {
+        self.try_start_with(self.open_log()).await.unwrap()
+    }
+
+    pub async fn try_start_with(&self, log: Log) -> Result<Cohort, CohortError> {
         let rows = Rows::open(self.engine.clone()).unwrap();
         let (wall, no_room) = (self.wall.clone(), self.no_room.clone());
         let options = CohortOptions {
@@ -161,7 +183,7 @@ impl Machine {
             waiting_max: 1000,
             checkpoint_log_bytes: self.checkpoint_log_bytes,
         };
-        Cohort::open(self.open_log().group(1), rows, options).await
+        Cohort::open(log.group(1), rows, options).await
     }
 
     /// Keeps, at every sync of the log's disk from now on, what a crash at that moment leaves, and how many events
@@ -183,12 +205,34 @@ impl Machine {
 /// What [`Machine::keep_crashes`] keeps.
 #[derive(Clone, Default)]
 pub struct Crashes {
-    images: Arc<std::sync::Mutex<Vec<(Machine, usize)>>>,
+    images: Arc<Mutex<Vec<(Machine, usize)>>>,
 }
 
 impl Crashes {
     pub fn take(&self) -> Vec<(Machine, usize)> {
         std::mem::take(&mut *self.images.lock().unwrap())
+    }
+}
+
+/// Syncs that wait; see [`Machine::hold_syncs`].
+#[derive(Clone, Default)]
+pub struct HeldSyncs {
+    reached: Arc<AtomicU64>,
+    gate: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl HeldSyncs {
+    /// Returns once a sync waits.
+    pub async fn reached(&self) {
+        while self.reached.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Lets all syncs go on, now and later.
+    pub fn release(&self) {
+        *self.gate.0.lock().unwrap() = true;
+        self.gate.1.notify_all();
     }
 }
 
@@ -212,11 +256,4 @@ pub fn tx(number: u64, ops: Vec<RowOp>) -> Transaction {
 /// Writes one row.
 pub fn put(number: u64, key: &str, value: &str) -> Transaction {
     tx(number, vec![op(key, WriteOp::Update(json(value)))])
-}
-
-/// Writes one row if its newest version is the one of this time.
-pub fn put_if(number: u64, key: &str, value: &str, version: TxClock) -> Transaction {
-    let mut tx = put(number, key, value);
-    tx.ops[0].expect = vec![Expect::VersionIn(vec![version])];
-    tx
 }

@@ -3,6 +3,8 @@
 //! Reading order: `machine` (what a cohort runs on), `journal` (what its clients saw), `workload` (what they do),
 //! `survive` (what has to be true after a crash), then the stories. `SKEIN_SEEDS` sets how many seeds each
 //! seeded story is told with.
+// Helpers are not tests by themselves, and may unwrap like tests.
+#![allow(clippy::unwrap_used)]
 
 mod clocks;
 mod crashes;

@@ -94,8 +94,11 @@ pub async fn check(cohort: &Cohort, seen: &[Event], all: &[Event], what: &str) {
         .flat_map(|(time, rows)| rows.iter().map(move |(key, value)| (key, value, *time)))
         .filter_map(|(key, value, time)| value.as_ref().map(|value| ((key, &value.bytes), time)))
         .collect();
-    for (id, tx) in &sent {
-        let status = cohort.tx_status(id.clone(), soon()).await.unwrap();
+    // All at once, so that they share their entries.
+    let ask = sent.keys().map(|id| cohort.tx_status(id.clone(), soon()));
+    let statuses = futures_util::future::join_all(ask).await;
+    for ((id, tx), status) in sent.iter().zip(statuses) {
+        let status = status.unwrap();
         match told.get(id) {
             Some(outcome) => assert_eq!(&status, outcome, "{what}: the status of {id}"),
             None => {
@@ -141,7 +144,9 @@ fn assert_each_whole(
     for (time, writes) in found {
         if !committed.contains_key(time) {
             let at = unclaimed.iter().position(|other| other == writes);
-            let Some(at) = at else { panic!("{what}: {time} holds no transaction that was sent: {writes:?}") };
+            let Some(at) = at else {
+                panic!("{what}: {time} holds no transaction that was sent: {writes:?}")
+            };
             unclaimed.swap_remove(at);
         }
     }

@@ -32,7 +32,9 @@ pub async fn run(
         let mut latest_seen = TxClock::ZERO;
         for step in 0..plan.steps {
             let number = (seed << 32) + (client << 16) + step;
-            if let Err(error) = one_step(machine, cohort, journal, &mut random, number, &mut latest_seen, plan).await {
+            if let Err(error) =
+                one_step(machine, cohort, journal, &mut random, number, &mut latest_seen, plan).await
+            {
                 trouble(error);
             }
         }

@@ -1,0 +1,51 @@
+//! What the store remembers of a transaction, and how a repeated one is recognised.
+
+use crate::entry::Outcome;
+use crate::error::CohortError;
+use skein_model::{ContentType, Refusal, Transaction, TxId, WriteOp};
+use skein_storage::rows::{TxOutcome, TxRecord};
+
+/// The outcome that a stored record tells, unless it belongs to a transaction with other operations.
+pub(crate) fn recorded(
+    id: &TxId,
+    record: TxRecord,
+    fingerprint: Option<u64>,
+) -> Result<Outcome, CohortError> {
+    let outcome = match record.outcome {
+        TxOutcome::Committed(time) => Outcome::Committed(time),
+        TxOutcome::Collision { op } => Outcome::Refused(Refusal::Collision { op }),
+        TxOutcome::Stale { op, latest } => Outcome::Refused(Refusal::Stale { op, latest }),
+        TxOutcome::Aborted => Outcome::Aborted,
+    };
+    let reused = outcome != Outcome::Aborted && fingerprint.is_some_and(|f| f != record.fingerprint);
+    if reused { Err(CohortError::IdReused { id: id.clone() }) } else { Ok(outcome) }
+}
+
+/// Identifies what a transaction does, so that an ID used again for something else is noticed.
+/// Never zero, which stands for "not compared".
+pub(crate) fn fingerprint(tx: &Transaction) -> u64 {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    let mut field = |bytes: &[u8]| {
+        hash.update(&(bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    // No condition is another demand than one at time zero.
+    field(tx.condition.map(|c| c.0.to_le_bytes()).as_ref().map_or(&[], |c| c));
+    for op in &tx.ops {
+        field(&op.table.0.to_le_bytes());
+        field(&op.key);
+        let (kind, value) = match &op.op {
+            WriteOp::Create(value) => (0u8, Some(value)),
+            WriteOp::Hold => (1, None),
+            WriteOp::Update(value) => (2, Some(value)),
+            WriteOp::Delete => (3, None),
+        };
+        field(&[kind]);
+        if let Some(value) = value {
+            field(if let ContentType::Other(name) = &value.content_type { name.as_bytes() } else { &[] });
+            field(&value.bytes);
+        }
+        field(format!("{:?}", op.expect).as_bytes());
+    }
+    hash.digest().max(1)
+}

@@ -7,7 +7,6 @@ use skein_model::{TxClock, TxId};
 pub(crate) static SERVER_TX_CLOCK: HeaderName = HeaderName::from_static("server-txclock");
 pub(crate) static READ_TX_CLOCK: HeaderName = HeaderName::from_static("read-txclock");
 pub(crate) static VALUE_TX_CLOCK: HeaderName = HeaderName::from_static("value-txclock");
-pub(crate) static CONDITION_TX_CLOCK: HeaderName = HeaderName::from_static("condition-txclock");
 pub(crate) const TRANSACTION_ID: HeaderName = HeaderName::from_static("transaction-id");
 pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const RETRY_AFTER: HeaderName = header::RETRY_AFTER;

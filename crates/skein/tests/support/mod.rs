@@ -2,12 +2,16 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
 
+pub mod shared;
+pub mod start;
 pub mod wire;
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use start::{Process, try_start};
+use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Far longer than anything here takes, so that only a hang runs into it.
@@ -50,8 +54,9 @@ pub fn said(output: &Output) -> String {
 
 /// A `skein serve` on free ports of the loopback; killed when dropped.
 pub struct Server {
-    child: Child,
-    lines: Receiver<String>,
+    process: Process,
+    lines: Mutex<Receiver<String>>,
+    complaints: Arc<Mutex<String>>,
     /// Address of the data port.
     pub http: String,
     /// Address of the admin port.
@@ -59,44 +64,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `skein serve` with these flags and this directory, and waits until it is ready. What the harness
-    /// sets, it sets through the environment, so that a flag may say otherwise.
+    /// Starts `skein serve` with these flags and this directory, and waits until it is ready.
     pub fn start(flags: &[&str], dir: &Path) -> Server {
-        let scratch = tempfile::tempdir().unwrap();
-        let ready = scratch.path().join("ready");
-        let mut child = skein()
-            .arg("serve")
-            .env("SKEIN_HTTP_ADDR", "127.0.0.1:0")
-            .env("SKEIN_ADMIN_ADDR", "127.0.0.1:0")
-            .env("SKEIN_MEMORY", "128MiB")
-            .env("SKEIN_DISK_RESERVE", "1MiB")
-            .env("SKEIN_REQUEST_TIMEOUT", "10s")
-            .arg("--ready-file")
-            .arg(&ready)
-            .args(flags)
-            .arg(dir)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let out = child.stdout.take().unwrap();
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(out).lines() {
-                let Ok(line) = line else { return };
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        let text = within(|| {
-            if let Some(status) = child.try_wait().unwrap() {
-                panic!("the server ended with {status} before it was ready");
-            }
-            std::fs::read_to_string(&ready).ok()
-        });
-        let addresses: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let address = |name: &str| addresses[name].as_str().unwrap().to_owned();
-        Server { http: address("http"), admin: address("admin"), child, lines }
+        try_start(flags, dir).unwrap_or_else(|refused| panic!("the server did not become ready: {refused:?}"))
     }
 
     /// Starts a solo server in a new directory.
@@ -114,9 +84,14 @@ impl Server {
         format!("http://{}", self.admin)
     }
 
+    /// What it has said on standard error so far.
+    pub fn complaints(&self) -> String {
+        self.complaints.lock().unwrap().clone()
+    }
+
     /// The process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.0.id()
     }
 
     /// Waits for a line on standard output that begins so.
@@ -124,7 +99,7 @@ impl Server {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
+            match self.lines.lock().unwrap().recv_timeout(left) {
                 Ok(line) if line.starts_with(start) => return line,
                 Ok(_) => {}
                 Err(e) => panic!("no line that begins with {start:?}: {e}"),
@@ -134,33 +109,25 @@ impl Server {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
+        let pid = rustix::process::Pid::from_child(&self.process.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
     /// Waits for the end of the process.
     pub fn wait(&mut self) -> ExitStatus {
-        within(|| self.child.try_wait().unwrap())
+        within(|| self.process.0.try_wait().unwrap())
     }
 
     /// Ends the process as a crash would.
     pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.0.kill().unwrap();
+        self.process.0.wait().unwrap();
     }
 
     /// Stops the server in good order.
     pub fn stop(mut self) {
         self.terminate();
         assert_eq!(self.wait().code(), Some(0));
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

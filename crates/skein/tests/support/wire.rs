@@ -175,7 +175,8 @@ fn parse_head(head: &[u8]) -> Reply {
     let mut words = first.splitn(3, ' ');
     let version = words.next().unwrap();
     assert!(matches!(version, "HTTP/1.1" | "HTTP/1.0"), "{first:?} begins no answer");
-    let status = words.next().and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status in {first:?}"));
+    let status =
+        words.next().and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status in {first:?}"));
     let headers = lines
         .map(|line| {
             let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("{line:?} is no header"));

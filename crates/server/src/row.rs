@@ -3,9 +3,7 @@
 use crate::body::Body;
 use crate::conditions::{Conditions, Verdict};
 use crate::dispatch::State;
-use crate::headers::{
-    CONDITION_TX_CLOCK, READ_TX_CLOCK, RequestHeaders, TRANSACTION_ID, VALUE_TX_CLOCK, clip,
-};
+use crate::headers::{READ_TX_CLOCK, RequestHeaders, TRANSACTION_ID, VALUE_TX_CLOCK, clip};
 use crate::intake::{BodyLimit, read_body};
 use crate::json::check_json;
 use crate::problem::{Answer, Kind, Problem};

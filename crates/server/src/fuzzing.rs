@@ -10,6 +10,7 @@ use crate::row::content_type;
 use crate::scan::ScanParams;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use skein_cell::ScanRow;
 use skein_model::{Schema, TxClock};
 
 /// The body of a batch. Whatever it is, there is an answer; and what is accepted is within its limits.
@@ -55,6 +56,21 @@ pub fn headers(text: &str) {
     }
 }
 
+/// A scan's query, and the row and the upper bound that its next page begins with. The link to that page asks for the
+/// same scan from that row on.
+pub fn link(query: &str, key: &[u8], time: TxClock, until: TxClock) {
+    let now = TxClock(1 << 50);
+    let Ok(params) = ScanParams::parse(&RawParams::parse(Some(query)), now) else { return };
+    let (key, until) = (Bytes::copy_from_slice(key), until.max(params.since));
+    let row = ScanRow { key: key.clone(), time, value: None };
+    let link = params.next_link("db.example", "/fruit", until, &row);
+    assert!(HeaderValue::from_str(&link).is_ok(), "{link}");
+    let query = link.strip_prefix("<http://db.example/fruit?").and_then(|l| l.strip_suffix(">; rel=\"next\""));
+    let next = ScanParams::parse(&RawParams::parse(query), now);
+    let limit = Some(params.limit.unwrap_or_default());
+    assert_eq!(next.ok(), Some(ScanParams { key, time, until: Some(until), limit, ..params }), "{link}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,10 +78,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_doors_hold_against_anything(bytes in any::<Vec<u8>>(), text in any::<String>()) {
+        fn the_doors_hold_against_anything(bytes in any::<Vec<u8>>(), text in any::<String>(), time: u64, until: u64) {
             batch(&bytes);
             target(&text);
             headers(&text);
+            link(&text, &bytes, TxClock(time), TxClock(until));
         }
     }
 }

@@ -217,7 +217,7 @@ pub(crate) async fn commit(
                     name(op),
                     match condition {
                         Some(time) =>
-                            format!("{CONDITION_TX_CLOCK} {time} or the other conditions of the request"),
+                            format!("Condition-TxClock {time} or the other conditions of the request"),
                         None => "the conditions of the request".to_owned(),
                     }
                 ),

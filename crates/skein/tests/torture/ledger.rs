@@ -1,0 +1,224 @@
+//! What was asked of the server and what it answered, and whether what is in it now agrees.
+
+use crate::history::{History, Row, newest, version_at};
+use std::collections::BTreeMap;
+
+/// One write of a transaction.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Which row.
+    pub row: Row,
+    /// Its new value, which tells the attempt; `None` deletes.
+    pub value: Option<String>,
+}
+
+/// What is known of an attempt's outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The server vanished before it answered, or said that it does not know.
+    Unknown,
+    /// Written, at this time.
+    Committed(u64),
+    /// Not written, and it never will be.
+    Dead,
+}
+
+/// One transaction that was sent.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// Stands in every value it writes.
+    pub number: u64,
+    /// Its transaction ID, if the client chose one.
+    pub id: Option<String>,
+    /// `PUT`, `POST` or `DELETE` of one row, or `BATCH`.
+    pub method: &'static str,
+    /// Its condition time.
+    pub condition: Option<u64>,
+    /// What it writes.
+    pub changes: Vec<Change>,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// A read that was answered: this was the row's newest version at that time.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The row.
+    pub row: Row,
+    /// The time read at.
+    pub at: u64,
+    /// The time of the version; 0 for none.
+    pub time: u64,
+}
+
+/// All attempts and reads so far.
+#[derive(Default)]
+pub struct Ledger {
+    /// By number.
+    pub attempts: BTreeMap<u64, Attempt>,
+    /// In no order.
+    pub seen: Vec<Seen>,
+}
+
+/// The number of the attempt that wrote this value.
+fn number_of(value: &str) -> u64 {
+    let number = value.strip_prefix("{\"n\":").and_then(|rest| rest.split(',').next());
+    number.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("nobody wrote the value {value:?}"))
+}
+
+/// A value that tells who wrote it and where it belongs, of about so many bytes.
+pub fn value_of(number: u64, row: &Row, bytes: usize) -> String {
+    format!("{{\"n\":{number},\"row\":\"{}/{}\",\"pad\":\"{}\"}}", row.0, row.1, "x".repeat(bytes))
+}
+
+impl Ledger {
+    /// Checks the whole of a server's content against everything that was ever answered.
+    ///
+    /// Attempts of unknown fate whose values are there are committed from now on; those without a transaction
+    /// ID whose values are not there are dead from now on: they must never appear later.
+    pub fn check(&mut self, history: &History) {
+        let mut found: BTreeMap<u64, u64> = BTreeMap::new();
+        for (row, versions) in history {
+            for (time, value) in versions.iter().filter_map(|(time, v)| Some((time, v.as_ref()?))) {
+                let number = number_of(value);
+                let attempt = self.attempts.get(&number).unwrap_or_else(|| panic!("no attempt {number}"));
+                let written =
+                    attempt.changes.iter().any(|c| c.row == *row && c.value.as_ref() == Some(value));
+                assert!(written, "{row:?} has at {time} a value that is not what was written: {attempt:?}");
+                let before = found.insert(number, *time);
+                assert!(before.is_none_or(|b| b == *time), "one transaction at two times: {attempt:?}");
+            }
+        }
+        for attempt in self.attempts.values_mut() {
+            let time = found.get(&attempt.number).copied();
+            match (attempt.fate, time) {
+                (Fate::Dead, None) => {}
+                (Fate::Dead, Some(time)) => panic!("at {time} stands what was not written: {attempt:?}"),
+                (Fate::Unknown, Some(time)) => attempt.fate = Fate::Committed(time),
+                (Fate::Unknown, None) if attempt.id.is_none() => attempt.fate = Fate::Dead,
+                (Fate::Unknown, None) => {}
+                (Fate::Committed(said), _) => {
+                    assert!(time.is_none_or(|t| t == said), "found at {time:?}: {attempt:?}");
+                }
+            }
+            if let Fate::Committed(time) = attempt.fate {
+                for change in &attempt.changes {
+                    let there = history.get(&change.row).and_then(|versions| versions.get(&time));
+                    assert_eq!(there, Some(&change.value), "{:?} of {attempt:?}", change.row);
+                }
+            }
+        }
+        for seen in &self.seen {
+            let (time, _) = version_at(history, &seen.row, seen.at);
+            assert_eq!(time, seen.time, "a read promised otherwise: {seen:?}");
+        }
+    }
+
+    /// Checks what can be checked only once no fate is unknown: every deletion was asked for, and no two transactions
+    /// have the same time.
+    pub fn check_settled(&self, history: &History) {
+        let mut times: BTreeMap<u64, &Attempt> = BTreeMap::new();
+        for attempt in self.attempts.values() {
+            match attempt.fate {
+                Fate::Committed(time) => {
+                    let other = times.insert(time, attempt);
+                    assert!(other.is_none(), "two transactions at one time: {attempt:?} and {other:?}");
+                }
+                Fate::Dead => {}
+                Fate::Unknown => panic!("unsettled: {attempt:?}"),
+            }
+        }
+        for (row, versions) in history {
+            for time in versions.iter().filter(|(_, value)| value.is_none()).map(|(time, _)| time) {
+                let wanted = times.get(time).is_some_and(|attempt| {
+                    attempt.changes.iter().any(|change| change.row == *row && change.value.is_none())
+                });
+                assert!(wanted, "nobody deleted {row:?} at {time}");
+            }
+        }
+    }
+
+    /// Checks a scan of the newest versions against a scan of all of them.
+    pub fn check_latest(history: &History, latest: &History) {
+        assert_eq!(&newest(history), latest);
+    }
+
+    /// How many attempts committed, died, and are unknown.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let count = |wanted: fn(&Fate) -> bool| self.attempts.values().filter(|a| wanted(&a.fate)).count();
+        (
+            count(|fate| matches!(fate, Fate::Committed(_))),
+            count(|fate| matches!(fate, Fate::Dead)),
+            count(|fate| matches!(fate, Fate::Unknown)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Versions;
+
+    fn ledger(fate: Fate) -> (Ledger, History) {
+        let rows: [Row; 2] = [("0x1", "a".into()), ("0x2", "b".into())];
+        let value = value_of(1, &rows[0], 3);
+        let changes = vec![
+            Change { row: rows[0].clone(), value: Some(value.clone()) },
+            Change { row: rows[1].clone(), value: None },
+        ];
+        let attempt = Attempt { number: 1, id: None, method: "BATCH", condition: None, changes, fate };
+        let history = History::from([
+            (rows[0].clone(), Versions::from([(7, Some(value))])),
+            (rows[1].clone(), Versions::from([(7, None)])),
+        ]);
+        let ledger = Ledger { attempts: BTreeMap::from([(1, attempt)]), seen: Vec::new() };
+        (ledger, history)
+    }
+
+    fn refuses(fate: Fate, spoil: impl FnOnce(&mut Ledger, &mut History)) {
+        let (mut ledger, mut history) = ledger(fate);
+        spoil(&mut ledger, &mut history);
+        let check = std::panic::AssertUnwindSafe(|| {
+            ledger.check(&history);
+            ledger.check_settled(&history);
+        });
+        assert!(std::panic::catch_unwind(check).is_err());
+    }
+
+    #[test]
+    fn the_ledger_takes_what_is_right() {
+        let (mut ledger, history) = ledger(Fate::Committed(7));
+        ledger.seen.push(Seen { row: ("0x1", "a".into()), at: 6, time: 0 });
+        ledger.check(&history);
+        ledger.check_settled(&history);
+        let (mut unknown, history) = self::ledger(Fate::Unknown);
+        unknown.check(&history);
+        assert_eq!(unknown.counts(), (1, 0, 0));
+    }
+
+    #[test]
+    fn the_ledger_notices_what_is_wrong() {
+        refuses(Fate::Committed(8), |_, _| {});
+        refuses(Fate::Dead, |_, _| {});
+        // Half a batch, acknowledged or not.
+        refuses(Fate::Committed(7), |_, history| drop(history.pop_last()));
+        refuses(Fate::Unknown, |_, history| drop(history.pop_last()));
+        refuses(Fate::Committed(7), |_, history| history.clear());
+        // A deletion that nobody asked for, at a time of its own or another row's.
+        refuses(Fate::Committed(7), |_, h| drop(h.insert(("0x2", "c".into()), Versions::from([(9, None)]))));
+        refuses(Fate::Committed(7), |_, h| drop(h.insert(("0x2", "c".into()), Versions::from([(7, None)]))));
+        // A read that promised that there was nothing.
+        let read = Seen { row: ("0x1", "a".into()), at: 7, time: 0 };
+        refuses(Fate::Committed(7), |ledger, _| ledger.seen.push(read));
+        // A second transaction at the same time.
+        refuses(Fate::Committed(7), |ledger, history| {
+            let row: Row = ("0x1", "z".into());
+            let value = value_of(2, &row, 1);
+            let mut other = ledger.attempts[&1].clone();
+            other.number = 2;
+            other.changes = vec![Change { row: row.clone(), value: Some(value.clone()) }];
+            ledger.attempts.insert(2, other);
+            history.insert(row, Versions::from([(7, Some(value))]));
+        });
+    }
+}

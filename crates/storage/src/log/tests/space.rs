@@ -18,7 +18,15 @@ fn until_there_is_room(group: &GroupLog, bytes: u64) {
 fn fill(group: &GroupLog) -> u64 {
     let GroupState { last, purged, .. } = group.state();
     let mut index = last.or(purged.map(|(index, _)| index)).map_or(1, |last| last + 1);
-    while group.reserve(1000).is_ok() {
+    // Only between rounds is the room known to the byte.
+    let between_rounds = || {
+        let queue = lock(&group.handle.shared.queue);
+        queue.durable_op == queue.next_op
+    };
+    while {
+        eventually("finishing a round", between_rounds);
+        group.reserve(1000).is_ok()
+    } {
         append(group, index, &[1; 1000]).unwrap();
         index += 1;
         assert!(index < 10_000, "the disk never fills");

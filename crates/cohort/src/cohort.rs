@@ -286,18 +286,17 @@ impl Cohort {
         let rows = &self.inner.rows;
         let horizons = self.inner.shared.pins.intend(|pinned| {
             let mut horizons = Vec::new();
-            let default = Retain::default().oldest_readable(now).min(pinned);
-            if rows.default_horizon() < default {
-                horizons.push((None, default));
-            }
             for (table, retain) in tables {
                 let wanted = retain.oldest_readable(now).min(pinned);
                 let present = rows.horizon(*table);
-                // A table with a longer retention than the default has to have its own horizon before the default
-                // rises.
                 if present < wanted || !rows.has_own_horizon(*table) {
                     horizons.push((Some(*table), wanted.max(present)));
                 }
+            }
+            // The default last: a table with a longer retention has to have its own horizon before the default rises.
+            let default = Retain::default().oldest_readable(now).min(pinned);
+            if rows.default_horizon() < default {
+                horizons.push((None, default));
             }
             horizons
         });

@@ -119,7 +119,20 @@ impl Catalog {
         self.parse(&bytes)
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Facts, CatalogError> {
+    /// Says that the catalog is damaged if the file is missing: for a store that once had a cohort, and so a catalog.
+    pub fn check_is_there(&self) -> Result<(), CatalogError> {
+        let path = self.path();
+        match path.try_exists() {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(self.damaged("it is missing, and the log holds entries of a cohort that it named"))
+            }
+            Err(source) => Err(CatalogError::Io { verb: "look for", path, source }),
+        }
+    }
+
+    /// What a catalog file with these bytes says. Reads nothing; the directory is only named in errors.
+    pub fn parse(&self, bytes: &[u8]) -> Result<Facts, CatalogError> {
         let end =
             bytes.iter().position(|b| *b == b'\n').ok_or_else(|| self.damaged("it has no first line"))?;
         let header =
@@ -214,6 +227,15 @@ mod tests {
         assert!(catalog.load().unwrap().atlas.is_empty());
         catalog.store(&facts()).unwrap();
         assert_eq!(catalog.load().unwrap(), facts());
+    }
+
+    #[test]
+    fn a_catalog_that_has_to_be_there_is_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::in_dir(dir.path());
+        assert!(matches!(catalog.check_is_there(), Err(CatalogError::Damaged { .. })));
+        catalog.store(&facts()).unwrap();
+        catalog.check_is_there().unwrap();
     }
 
     #[test]

@@ -126,6 +126,10 @@ impl Cell {
             path: options.dir.clone(),
             source: std::io::Error::other(e),
         })??;
+        // A cohort starts only after the catalog that names it is durable.
+        if !log.groups().is_empty() {
+            catalog.check_is_there()?;
+        }
         let inner = Arc::new(Inner {
             catalog,
             facts: RwLock::new(facts),

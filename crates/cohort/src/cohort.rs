@@ -107,6 +107,7 @@ impl Cohort {
         let applied = Applied { run: options.run, shared: shared.clone() };
         let store = LogStore::new(log.clone(), shared.clone());
         let machine = StateMachine::open(rows.clone(), store.clone(), applied).map_err(damaged)?;
+        check_log_reaches(&log, machine.last_index())?;
         let config = Config {
             cluster_name: "cohort".into(),
             heartbeat_interval: 500,
@@ -513,6 +514,20 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.housekeeping.abort();
     }
+}
+
+/// An entry is durable in the log before it is applied, so a log that ends before the store does was lost or cut.
+fn check_log_reaches(log: &GroupLog, applied: Option<u64>) -> Result<(), CohortError> {
+    let Some(applied) = applied else { return Ok(()) };
+    let state = log.state();
+    let last = state.last.max(state.purged.map(|(index, _)| index));
+    if last < Some(applied) {
+        let end = last.map_or("holds no entries".to_owned(), |last| format!("ends at entry {last}"));
+        return Err(damaged(format!(
+            "the log {end}, and the store has applied entry {applied}: the log was lost or cut"
+        )));
+    }
+    Ok(())
 }
 
 fn damaged(error: impl std::fmt::Display) -> CohortError {

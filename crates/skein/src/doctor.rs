@@ -1,6 +1,7 @@
 //! `skein doctor`: looks over a stopped server's directory and says what is wrong, where, and what it would do.
 //!
-//! It goes on after the first damage, so that one run shows all of it, and it repairs nothing.
+//! It goes on after the first damage, so that one run shows all of it, and it repairs nothing. (Opening the store
+//! removes, as any start would, files that a crash left behind and that no list of tables names.)
 
 use crate::args::DoctorArgs;
 use crate::home::{self, HomeError, Lock};
@@ -67,13 +68,15 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Trouble> {
     };
     let _lock = Lock::take(dir).map_err(|e| trouble(&e))?;
 
-    let (log, purged) = check_log(&dir.join("log"));
+    let (mut log, span) = check_log(&dir.join("log"));
     let (mut store, reached) = check_store(&dir.join("store"));
-    if let (Some(purged), Some(reached)) = (purged, reached) {
-        store.damage.extend(gap(purged, reached));
+    if let (Some(span), Some(reached)) = (&span, reached) {
+        store.damage.extend(span.purged.and_then(|purged| gap(purged, reached)));
+        log.damage.extend(behind(span, reached));
     }
+    let catalog = check_catalog(dir, span.is_some_and(|span| span.is_used));
     let mut exit = Exit::Done;
-    let parts = [("identity", identity), ("catalog", check_catalog(dir)), ("log", log), ("store", store)];
+    let parts = [("identity", identity), ("catalog", catalog), ("log", log), ("store", store)];
     for (name, finding) in &parts {
         print(name, finding);
         if !finding.damage.is_empty() {
@@ -111,8 +114,10 @@ fn print(name: &str, finding: &Finding) {
     }
 }
 
-fn check_catalog(dir: &Path) -> Finding {
-    match Catalog::in_dir(dir).load() {
+/// `is_used` says that the log holds entries of a cohort, which a catalog named.
+fn check_catalog(dir: &Path, is_used: bool) -> Finding {
+    let catalog = Catalog::in_dir(dir);
+    match if is_used { catalog.check_is_there() } else { Ok(()) }.and_then(|()| catalog.load()) {
         Ok(facts) => Finding::note(format!(
             "atlas version {} with {} cohort{}, schema version {} with {} tables",
             facts.atlas.version,
@@ -132,17 +137,32 @@ fn check_catalog(dir: &Path) -> Finding {
     }
 }
 
-/// What the log holds, and up to which entry it holds nothing any more.
-fn check_log(dir: &Path) -> (Finding, Option<u64>) {
+/// Which entries a log holds.
+#[derive(Debug, Default)]
+struct Span {
+    /// Whether anything was ever written to it.
+    is_used: bool,
+    /// The last entry that it let go.
+    purged: Option<u64>,
+    /// The last entry that it ever held.
+    last: Option<u64>,
+}
+
+/// What there is to say of the log, and which entries it holds if that can be told.
+fn check_log(dir: &Path) -> (Finding, Option<Span>) {
     if !dir.is_dir() {
-        return (Finding::note("none yet"), None);
+        return (Finding::note("none yet"), Some(Span::default()));
     }
     let disk = match RealDisk::open(dir) {
         Ok(disk) => disk,
         Err(e) => return (Finding::failed(&e, Exit::Failed), None),
     };
     match Log::verify(&disk) {
-        Ok(report) => (describe_log(&report), report.groups.iter().filter_map(|group| group.purged).max()),
+        Ok(report) => {
+            let purged = report.groups.iter().filter_map(|group| group.purged).max();
+            let last = report.groups.iter().filter_map(|group| group.last).max().max(purged);
+            (describe_log(&report), Some(Span { is_used: !report.groups.is_empty(), purged, last }))
+        }
         Err(e) => (Finding::failed(&e, log_exit(&e)), None),
     }
 }
@@ -152,6 +172,14 @@ fn check_log(dir: &Path) -> (Finding, Option<u64>) {
 fn gap(purged: u64, reached: u64) -> Option<String> {
     (reached <= purged).then(|| {
         format!("its tables hold the log's first {reached} entries, and the log begins after entry {purged}: those between are gone")
+    })
+}
+
+/// Entries that the store has applied and the log never held: its end is gone, or all of it.
+fn behind(span: &Span, reached: u64) -> Option<String> {
+    let held = span.last.map_or(0, |last| last + 1);
+    (held < reached).then(|| {
+        format!("it holds the first {held} entries, and the store has {reached}: the log was lost or cut")
     })
 }
 
@@ -212,6 +240,16 @@ mod tests {
         assert_eq!(gap(4, 9), None);
         assert!(gap(4, 4).is_some_and(|text| text.contains("after entry 4")));
         assert!(gap(0, 0).is_some());
+    }
+
+    #[test]
+    fn a_log_that_ends_before_the_store_does_was_lost_or_cut() {
+        let until = |last| Span { is_used: true, purged: None, last };
+        assert_eq!(behind(&until(Some(4)), 5), None);
+        assert_eq!(behind(&until(Some(9)), 5), None);
+        assert!(behind(&until(Some(3)), 5).is_some());
+        assert!(behind(&Span::default(), 1).is_some());
+        assert_eq!(behind(&Span::default(), 0), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::signals::Stops;
 use crate::trouble::{Exit, Trouble};
 use crate::units::Bytes;
 use skein_cell::catalog::CatalogError;
-use skein_cell::{Cell, CellOptions, OpenError};
+use skein_cell::{Cell, CellError, CellOptions, OpenError};
 use skein_server::{MemoryBudget, Server, ServerConfig, install_metrics};
 use skein_storage::engine::EngineError;
 use skein_storage::log::LogError;
@@ -299,7 +299,9 @@ fn cannot_open(dir: &Path, error: &OpenError) -> Trouble {
     let exit = match error {
         OpenError::Log(e) => log_exit(e),
         OpenError::Engine(e) | OpenError::Rows(RowsError::Engine(e)) => engine_exit(e),
-        OpenError::Catalog(CatalogError::Damaged { .. }) => Exit::Damaged,
+        OpenError::Catalog(CatalogError::Damaged { .. }) | OpenError::Cohort(CellError::Damaged { .. }) => {
+            Exit::Damaged
+        }
         OpenError::Catalog(CatalogError::Newer { .. }) => Exit::WrongDirectory,
         OpenError::NotSolo { .. } => Exit::Config,
         _ => Exit::Failed,
@@ -308,7 +310,7 @@ fn cannot_open(dir: &Path, error: &OpenError) -> Trouble {
     let dir = dir.display();
     match exit {
         Exit::Damaged => trouble.next(format!(
-            "skein doctor {dir} lists all damage; nothing was served from it and nothing was changed: restore a backup"
+            "skein doctor {dir} lists all damage; nothing was served from it: restore a backup"
         )),
         Exit::WrongDirectory => trouble.next("use the release that wrote it, or a later one"),
         Exit::Config => trouble,

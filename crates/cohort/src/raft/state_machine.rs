@@ -59,6 +59,11 @@ impl StateMachine {
         Ok(StateMachine { rows, applied, last, membership, log, snapshot: Arc::new(Mutex::new(snapshot)) })
     }
 
+    /// Index of the entry last applied.
+    pub(crate) fn last_index(&self) -> Option<u64> {
+        self.last.map(|last| last.index)
+    }
+
     fn apply_entry(&mut self, log_id: RaftLogId, entry: Option<&Entry>) -> Result<(), RowsError> {
         self.last = Some(log_id);
         let applied = encode_applied(self.last.as_ref(), &self.membership);

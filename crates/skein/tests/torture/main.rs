@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod damage;
 mod history;
 mod kill;
 mod ledger;

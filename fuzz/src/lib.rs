@@ -1,0 +1,180 @@
+//! What is fuzzed: every function here takes any bytes, hands them to one of the places that read what others
+//! wrote, and panics if the answer breaks a promise. A clean refusal is a fine answer.
+//!
+//! Each is a libFuzzer target under `fuzz_targets/`; the test `smoke` runs all of them over the seeds and some mutations
+//! of them, without a fuzzer.
+#![forbid(unsafe_code)]
+
+mod bytes_of;
+mod log;
+mod log_image;
+
+pub use log::log;
+
+use bytes::Bytes;
+use bytes_of::Take;
+use skein_cell::catalog::{CATALOG_FORMAT, Catalog, CatalogError};
+use skein_cohort::Outcome;
+use skein_cohort::entry::{Entry, EntryBuilder};
+use skein_model::number::parse_u64;
+use skein_model::{Atlas, Cohort, HostId, Pick, Schema, TableId, TxClock, TxId};
+use skein_server::fuzzing;
+use skein_storage::rows::{TxRecord, decode_head, decode_past};
+use std::path::Path;
+use std::str::from_utf8;
+
+/// One fuzz target.
+pub type Target = fn(&[u8]);
+
+/// All of them by name; the name is also that of the directory with its seeds.
+pub const TARGETS: [(&str, Target); 11] = [
+    ("schema", schema),
+    ("atlas", atlas),
+    ("numbers", numbers),
+    ("batch", batch),
+    ("target", target),
+    ("headers", headers),
+    ("link", link),
+    ("entry", entry),
+    ("rows", rows),
+    ("log", log),
+    ("catalog", catalog),
+];
+
+/// A schema text: it reads again as the same schema, or its errors can be printed.
+pub fn schema(data: &[u8]) {
+    let Ok(text) = from_utf8(data) else { return };
+    match Schema::parse(text) {
+        Ok(schema) => {
+            assert_eq!(schema.text(), text);
+            let mut last = None;
+            for (name, table) in schema.tables() {
+                assert!(last < Some(name), "tables come sorted and once");
+                last = Some(name);
+                assert_eq!(schema.table(name), Some(table));
+                // Neither may panic, whatever was asked for.
+                let _ =
+                    (table.retain.oldest_readable(TxClock::MAX), table.retain.oldest_readable(TxClock::ZERO));
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// An atlas as an administrator submits it: what is accepted is sound, prints, and reads again as the same.
+pub fn atlas(data: &[u8]) {
+    match Atlas::parse_targets(data) {
+        Ok(cohorts) => {
+            assert!(cohorts.len().is_power_of_two());
+            assert!(!cohorts.contains(&Cohort::Empty));
+            let atlas = Atlas { version: 1, cohorts };
+            let again = Atlas::parse_targets(atlas.to_json().as_bytes());
+            assert_eq!(again.as_ref(), Ok(&atlas.cohorts), "from {}", atlas.to_json());
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Numbers, times and IDs: what is accepted reads again as printed.
+pub fn numbers(data: &[u8]) {
+    let Ok(text) = from_utf8(data) else { return };
+    let number = parse_u64(text);
+    assert_eq!(text.parse(), number.clone().map(TxClock));
+    assert_eq!(text.parse(), number.clone().map(HostId));
+    if let Ok(number) = number {
+        assert_eq!(TxClock(number).to_string().parse(), Ok(TxClock(number)));
+        assert_eq!(TableId(number).to_string().parse(), Ok(TableId(number)));
+    }
+    if let Ok(id) = text.parse::<TxId>() {
+        assert_eq!(id.to_string().parse(), Ok(id.clone()));
+        assert_eq!(TxId::from_be_bytes(id.as_be_bytes()), id);
+    }
+    if let Ok(pick) = text.parse::<Pick>() {
+        assert!(pick.name().eq_ignore_ascii_case(text));
+    }
+}
+
+/// The body of a batch.
+pub fn batch(data: &[u8]) {
+    fuzzing::batch(data);
+}
+
+/// The path and query of a request.
+pub fn target(data: &[u8]) {
+    if let Ok(text) = from_utf8(data) {
+        fuzzing::target(text);
+    }
+}
+
+/// The headers of a request, one to a line.
+pub fn headers(data: &[u8]) {
+    if let Ok(text) = from_utf8(data) {
+        fuzzing::headers(text);
+    }
+}
+
+/// The link from one page of a scan to the next: a query, a line feed, and the row that the next page begins with.
+pub fn link(data: &[u8]) {
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    let Ok(query) = from_utf8(&data[..end]) else { return };
+    let mut rest = Take(data.get(end + 1..).unwrap_or_default());
+    let (time, until) = (rest.number(), rest.number());
+    fuzzing::link(query, rest.0, TxClock(time), TxClock(until));
+}
+
+/// An entry of a cohort: what is read survives being written and read again.
+pub fn entry(data: &[u8]) {
+    let entry = match Entry::decode(Bytes::copy_from_slice(data)) {
+        Ok(entry) => entry,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let mut builder = EntryBuilder::new(entry.proposer, entry.sequence);
+    builder.horizons(&entry.horizons);
+    for decision in &entry.decisions {
+        builder.decision(&decision.id, decision.fingerprint, &decision.outcome, decision.writes.len());
+        for write in &decision.writes {
+            builder.write(write.table, &write.key, write.value.as_ref());
+        }
+        assert!(
+            matches!(decision.outcome, Outcome::Committed(_)) || decision.writes.is_empty(),
+            "a transaction that was not committed writes nothing"
+        );
+    }
+    let again = builder.finish(entry.ceiling);
+    assert!(again.len() <= data.len(), "nothing was made up");
+    assert_eq!(Entry::decode(again), Ok(entry));
+}
+
+/// Values of the row store. The records of transactions are canonical: they are written back as they were read.
+pub fn rows(data: &[u8]) {
+    let encoded = Bytes::copy_from_slice(data);
+    match (decode_head(&encoded), decode_past(&encoded)) {
+        (Ok(head), Ok(past)) => {
+            assert_eq!(head, past);
+            let (live, value) = (head.is_live(), head.into_value(&encoded));
+            assert_eq!(live, value.is_some());
+            assert!(value.is_none_or(|value| encoded.ends_with(&value.bytes)));
+        }
+        (Err(head), Err(past)) => assert_eq!(head, past),
+        (head, past) => panic!("read as {head:?} from one keyspace and as {past:?} from the other"),
+    }
+    if let Ok(record) = TxRecord::decode(&encoded) {
+        assert_eq!(record.encode(), encoded);
+    }
+}
+
+/// The catalog file, as it is and as the body of a file whose first line is right.
+pub fn catalog(data: &[u8]) {
+    let header = format!("skein-catalog {CATALOG_FORMAT} {:08x} {}\n", crc32c::crc32c(data), data.len());
+    let catalog = Catalog::in_dir(Path::new("fuzz"));
+    for file in [data, &[header.as_bytes(), data].concat()] {
+        match catalog.parse(file) {
+            Ok(facts) => {
+                let json = facts.atlas.to_json();
+                assert!(facts.atlas.is_empty() || Atlas::parse_targets(json.as_bytes()).is_ok(), "{json}");
+            }
+            Err(CatalogError::Io { .. }) => panic!("parsing does no input"),
+            Err(error) => assert!(error.to_string().contains("fuzz/catalog"), "{error}"),
+        }
+    }
+}

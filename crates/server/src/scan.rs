@@ -44,7 +44,7 @@ pub(crate) struct ScanParams {
 }
 
 impl ScanParams {
-    /// Checks the parameters in the order that `docs/HTTP.md` promises. `now` is the present time of the cell.
+    /// Checks the parameters in the order that `docs/HTTP.md` promises. `now` is where a scan ends that says no `until`.
     pub(crate) fn parse(raw: &RawParams<'_>, now: TxClock) -> Answer<ScanParams> {
         let key = raw.key()?.unwrap_or_default();
         let end = raw.end.map(|end| key_bytes("the parameter end", end, Place::Query)).transpose()?;
@@ -114,7 +114,10 @@ pub(crate) async fn scan(
     raw: RawParams<'_>,
     headers: &RequestHeaders<'_>,
 ) -> Answer {
-    let params = ScanParams::parse(&raw, state.cell.now())?;
+    let at = headers.read_clock()?;
+    let mut params = ScanParams::parse(&raw, at.unwrap_or_else(|| state.cell.now()))?;
+    // A reader of the past who takes no notice of `until` is not to be shown the present instead.
+    params.until = params.until.or(at);
     let format = if headers.wants_lines() { Format::Lines } else { Format::Array };
     let permit = state.config.memory.try_reserve(SCAN_RESERVED_BYTES).ok_or_else(|| {
         Problem::overloaded(
@@ -131,7 +134,7 @@ pub(crate) async fn scan(
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     headers.insert(&READ_TX_CLOCK, number_value(until.0));
-    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Read-TxClock"));
     Ok(response)
 }
 

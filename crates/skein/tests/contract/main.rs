@@ -8,7 +8,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod batch;
 mod clocks;
 mod conditions;
 mod rows;
+mod scans;
+mod transactions;
 mod values;
+mod windows;

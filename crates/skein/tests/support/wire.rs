@@ -145,6 +145,12 @@ impl Connection {
         }
     }
 
+    /// Waits until an answer has begun.
+    pub fn wait_for_bytes(&mut self) {
+        let began = self.until(|buffer| (!buffer.is_empty()).then_some(()));
+        assert!(began.is_some(), "the connection ended before an answer began");
+    }
+
     /// Whether the server ends the connection without another byte. Waits for it.
     pub fn ends(&mut self) -> bool {
         self.until(|buffer| (!buffer.is_empty()).then_some(())).is_none()

@@ -91,7 +91,7 @@ fn work_until_killed(server: Server, load: &mut Load, ledger: &mut Ledger, acks:
 }
 
 /// Checks all there is, then finds out what became of every attempt that was not answered.
-fn settle(server: &Server, ledger: &mut Ledger, luck: &mut Luck) {
+pub fn settle(server: &Server, ledger: &mut Ledger, luck: &mut Luck) {
     let mut connection = Connection::open(&server.http);
     let before = history::versions(&mut connection, &TABLES).unwrap();
     Ledger::check_latest(&before, &history::latest(&mut connection, &TABLES).unwrap());

@@ -1,6 +1,7 @@
 //! What was asked of the server and what it answered, and whether what is in it now agrees.
 
 use crate::history::{History, Row, newest, version_at};
+use crate::luck::Luck;
 use std::collections::BTreeMap;
 
 /// One write of a transaction.
@@ -52,7 +53,7 @@ pub struct Seen {
 }
 
 /// All attempts and reads so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Ledger {
     /// By number.
     pub attempts: BTreeMap<u64, Attempt>,
@@ -68,7 +69,15 @@ fn number_of(value: &str) -> u64 {
 
 /// A value that tells who wrote it and where it belongs, of about so many bytes.
 pub fn value_of(number: u64, row: &Row, bytes: usize) -> String {
-    format!("{{\"n\":{number},\"row\":\"{}/{}\",\"pad\":\"{}\"}}", row.0, row.1, "x".repeat(bytes))
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    // Letters without rhyme, because tables are compressed and a full disk would be long in coming.
+    let mut luck = Luck::of(number);
+    let mut pad = String::with_capacity(bytes + 8);
+    while pad.len() < bytes {
+        let letters = luck.next().to_le_bytes();
+        pad.extend(letters.map(|letter| char::from(LETTERS[usize::from(letter) % 64])));
+    }
+    format!("{{\"n\":{number},\"row\":\"{}/{}\",\"pad\":\"{pad}\"}}", row.0, row.1)
 }
 
 impl Ledger {

@@ -23,6 +23,8 @@ pub struct Load {
     pub next: AtomicU64,
     /// Writes acknowledged so far.
     pub acknowledged: AtomicU64,
+    /// Writes refused because the disk is full.
+    pub full: AtomicU64,
     /// The largest time that any client was told.
     pub told: AtomicU64,
     /// Whether the server may go away.
@@ -160,7 +162,10 @@ impl<'a> Client<'a> {
             409 if problem("collision") => Fate::Dead,
             412 if problem("stale") => Fate::Dead,
             503 if problem("shutting-down") && self.may_end() => Fate::Dead,
-            507 if problem("disk-full") && full => Fate::Dead,
+            507 if problem("disk-full") && full => {
+                self.load.full.fetch_add(1, Ordering::Relaxed);
+                Fate::Dead
+            }
             // The log ran out of space between two of its files: said to be unknown, so it may be either.
             504 if problem("outcome-unknown") && (full || self.may_end()) => Fate::Unknown,
             _ => panic!("{reply:?}"),

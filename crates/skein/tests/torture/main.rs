@@ -9,6 +9,7 @@
 mod support;
 
 mod damage;
+mod disk_full;
 mod history;
 mod kill;
 mod ledger;

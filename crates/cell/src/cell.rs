@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
 
 /// The group number of the cell's only cohort in the shared log.
 const COHORT_GROUP: u64 = 1;
@@ -40,6 +41,10 @@ pub(crate) struct Inner {
     rows: Rows,
     space: Arc<Space>,
     cohort: watch::Sender<Option<CohortHandle>>,
+    /// Turns true when the cell shuts down.
+    stopping: watch::Sender<bool>,
+    /// The task that looks after retention.
+    retention: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Inner {
@@ -138,13 +143,17 @@ impl Cell {
             rows,
             space: space.clone(),
             cohort: watch::channel(None).0,
+            stopping: watch::channel(false).0,
+            retention: Mutex::new(None),
             options,
         });
         let cell = Cell { inner };
         cell.start().await?;
         tokio::spawn(space.watch());
         let interval = cell.inner.options.horizon_interval;
-        tokio::spawn(horizons::look_after(Arc::downgrade(&cell.inner), interval));
+        let stopping = cell.inner.stopping.subscribe();
+        let retention = tokio::spawn(horizons::look_after(Arc::downgrade(&cell.inner), interval, stopping));
+        *cell.inner.retention.lock().await = Some(retention);
         Ok(cell)
     }
 
@@ -238,11 +247,11 @@ impl Cell {
             );
             return Err(PutAtlasError::Unsupported { detail });
         }
-        let Some(next) = facts.atlas.next(&targets) else {
-            return Ok(facts.atlas);
-        };
-        facts.atlas = Arc::new(next);
-        self.inner.put_facts(facts.clone()).await?;
+        if let Some(next) = facts.atlas.next(&targets) {
+            facts.atlas = Arc::new(next);
+            self.inner.put_facts(facts.clone()).await?;
+        }
+        // Also without a change: an earlier attempt may have put the atlas in force and then failed to start the cohort.
         if self.inner.cohort().is_none() {
             self.inner.start_cohort().await?;
         }
@@ -362,9 +371,19 @@ impl Cell {
     }
 
     /// Finishes what is in flight, for at most `grace`, and closes the log and the store.
+    ///
+    /// When this returns within `grace`, nothing of this cell touches the directory any more.
     pub async fn shutdown(&self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        self.inner.stopping.send_replace(true);
         if let Some(cohort) = self.inner.cohort() {
             cohort.close(grace).await;
+        }
+        // It may be compacting, which cannot be interrupted.
+        if let Some(retention) = self.inner.retention.lock().await.take()
+            && tokio::time::timeout_at(deadline.into(), retention).await.is_err()
+        {
+            tracing::warn!("stopping while superseded versions are being reclaimed; that is harmless");
         }
         let log = self.inner.log.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || log.close()).await {

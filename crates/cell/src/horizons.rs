@@ -6,20 +6,24 @@ use skein_model::{Retain, TableId};
 use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How long one attempt to raise horizons may take; the next interval tries again.
 const RAISE_WITHIN: Duration = Duration::from_secs(10);
 /// Between two reclaims at least; and at least ten times as long as the last one took.
 const RECLAIM_PERIOD_MIN: Duration = Duration::from_secs(30);
 
-/// Runs until the cell is gone.
-pub(crate) async fn look_after(cell: Weak<Inner>, interval: Duration) {
+/// Runs until the cell is gone or stopping.
+pub(crate) async fn look_after(cell: Weak<Inner>, interval: Duration, mut stopping: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(interval);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut reclaim_due = false;
     let mut reclaim_not_before = Instant::now();
     loop {
-        tick.tick().await;
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
         let Some(inner) = cell.upgrade() else { return };
         let Some(cohort) = inner.cohort() else { continue };
         let tables: BTreeMap<TableId, Retain> =
@@ -31,6 +35,9 @@ pub(crate) async fn look_after(cell: Weak<Inner>, interval: Duration) {
                 tracing::warn!(%error, "raise horizons; tried again soon");
                 continue;
             }
+        }
+        if *stopping.borrow() {
+            return;
         }
         if reclaim_due && reclaim_not_before <= Instant::now() {
             let started = Instant::now();

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod clocks;
+mod closing;
 mod crashes;
 mod fsync;
 mod journal;

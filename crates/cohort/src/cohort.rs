@@ -420,8 +420,9 @@ impl Cohort {
         let (reply, answer) = oneshot::channel();
         self.submit(Request::Raise { floor, horizons, reply })?;
         match tokio::time::timeout_at(deadline.into(), answer).await {
+            // Nobody asked for a transaction, so there is none to look up: say what stopped us.
             Ok(Ok(Reply::Failed(CohortError::Unknown { .. }))) | Err(_) => {
-                Err(CohortError::TimedOut { waited: started.elapsed() })
+                Err(self.failure().unwrap_or(CohortError::TimedOut { waited: started.elapsed() }))
             }
             Ok(Ok(Reply::Failed(error))) => Err(error),
             Ok(Ok(_)) => Ok(()),

@@ -1,10 +1,11 @@
 //! A sync of the log fails: nobody knows what the disk has.
 
 use crate::journal::Journal;
-use crate::machine::{Machine, Random, json, on_runtime, put, seeds, soon};
+use crate::machine::{EPOCH, HOUR, Machine, Random, TABLE, json, on_runtime, put, seeds, soon};
 use crate::survive::assert_survived;
 use crate::workload::{Plan, run};
 use skein_cohort::CohortError;
+use skein_model::TxClock;
 
 fn says_so(error: &CohortError) -> bool {
     matches!(error, CohortError::Unknown { .. } | CohortError::DiskFailed { .. })
@@ -88,4 +89,18 @@ fn a_sync_that_fails_during_the_start_fails_the_start() {
         let events = journal.events();
         assert_survived(&machine.crashed(failing), &events, &events, &format!("failing sync {failing}"));
     }
+}
+
+#[test]
+fn a_read_that_needs_a_higher_ceiling_when_the_log_fails_says_why_it_cannot_have_it() {
+    let machine = Machine::new();
+    on_runtime(async {
+        let cohort = machine.start().await;
+        cohort.write(put(1, "a", "before"), soon()).await.unwrap();
+        machine.advance(HOUR);
+        machine.disk.fail_sync_after(0);
+        let at = TxClock(EPOCH + HOUR);
+        let error = cohort.read(TABLE, b"a", Some(at), soon()).await.unwrap_err();
+        assert!(matches!(error, CohortError::DiskFailed { .. }), "{error}");
+    });
 }

@@ -10,8 +10,9 @@
 use crate::clock::{CohortClock, locked};
 use crate::entry::{EntryBuilder, Outcome};
 use bytes::Bytes;
+use hashbrown::HashMap;
 use skein_model::{Refusal, TableId, Transaction, TxClock, TxId, WriteOp};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Mutex;
 
 /// For how many applied entries the sequencer remembers what they wrote.

@@ -1,7 +1,7 @@
 //! Bytes that rot, files that are cut or vanish: the server says so, or what it serves is right. Never a wrong answer.
 
 use crate::history::{self, History, Row, try_ask};
-use crate::ledger::{Fate, Ledger};
+use crate::ledger::{Fate, Ledger, first_difference};
 use crate::load::{Client, Load, SCHEMA, TABLES, path};
 use crate::luck::{Luck, number_from_environment};
 use crate::support::start::try_start;
@@ -245,7 +245,9 @@ fn question(original: &Original, server: &Server, what: &str) -> Vec<String> {
         match of(&mut connection, &TABLES) {
             Ok(mut found) => {
                 check_last(original, &mut found, what);
-                assert!(found == *wanted, "{what}: {}", difference(&found, wanted));
+                if let Some((row, found, wanted)) = first_difference(&found, wanted) {
+                    panic!("{what}: {row:?} is {found}, and should be {wanted}");
+                }
             }
             // The answer was cut: nobody can take it for the whole.
             Err(None) => {
@@ -262,7 +264,9 @@ fn question(original: &Original, server: &Server, what: &str) -> Vec<String> {
             let at = time.to_string();
             let reply = connection.ask("GET", &path(row), &[("Read-TxClock", &at)], b"");
             match (reply.status, value) {
-                (200, Some(value)) => assert_eq!(reply.text(), value, "{what}: {row:?} at {at}"),
+                (200, Some(value)) => {
+                    assert!(reply.text() == value, "{what}: {row:?} at {at} has another value")
+                }
                 (404, None) => {}
                 (status, _) => {
                     told.push(damaged_detail(status, reply.text(), &format!("{what}: {row:?} at {at}")));
@@ -305,13 +309,6 @@ fn check_last(original: &Original, found: &mut History, what: &str) {
 fn damaged_detail(status: u16, text: &str, what: &str) -> String {
     assert!(status == 500 && text.contains("urn:skein:problem:damaged"), "{what}: {status} {text}");
     text.to_owned()
-}
-
-fn difference(found: &History, wanted: &History) -> String {
-    let rows = wanted.keys().chain(found.keys()).find(|row| found.get(*row) != wanted.get(*row));
-    rows.map_or_else(String::new, |row| {
-        format!("wrong: {row:?} is {:?}, and not {:?}", found.get(row), wanted.get(row))
-    })
 }
 
 #[test]

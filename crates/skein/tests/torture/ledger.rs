@@ -1,16 +1,29 @@
 //! What was asked of the server and what it answered, and whether what is in it now agrees.
 
-use crate::history::{History, Row, newest, version_at};
+use crate::history::{History, Row, Versions, newest, version_at};
 use crate::luck::Luck;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// One write of a transaction.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Change {
     /// Which row.
     pub row: Row,
     /// Its new value, which tells the attempt; `None` deletes.
     pub value: Option<String>,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} := {}", self.row.0, self.row.1, brief(self.value.as_deref()))
+    }
+}
+
+/// The beginning of a value, for people.
+pub fn brief(value: Option<&str>) -> String {
+    let Some(value) = value else { return "nothing".to_owned() };
+    format!("{}… ({} bytes)", value.chars().take(40).collect::<String>(), value.len())
 }
 
 /// What is known of an attempt's outcome.
@@ -20,8 +33,10 @@ pub enum Fate {
     Unknown,
     /// Written, at this time.
     Committed(u64),
-    /// Not written, and it never will be.
+    /// Not written, and it never will be: that was decided.
     Dead,
+    /// Not written, for want of space or because the server was about to stop. The same ID may be tried again.
+    Undecided,
 }
 
 /// One transaction that was sent.
@@ -67,6 +82,20 @@ fn number_of(value: &str) -> u64 {
     number.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("nobody wrote the value {value:?}"))
 }
 
+/// A row that differs, what it is in the first and what in the second.
+pub fn first_difference(found: &History, wanted: &History) -> Option<(Row, String, String)> {
+    let row = found.keys().chain(wanted.keys()).find(|row| found.get(*row) != wanted.get(*row))?;
+    let tell = |versions: Option<&Versions>| match versions {
+        None => "not there".to_owned(),
+        Some(versions) => {
+            let versions =
+                versions.iter().map(|(time, value)| format!("{time}: {}", brief(value.as_deref())));
+            versions.collect::<Vec<_>>().join(", ")
+        }
+    };
+    Some((row.clone(), tell(found.get(row)), tell(wanted.get(row))))
+}
+
 /// A value that tells who wrote it and where it belongs, of about so many bytes.
 pub fn value_of(number: u64, row: &Row, bytes: usize) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -101,8 +130,10 @@ impl Ledger {
         for attempt in self.attempts.values_mut() {
             let time = found.get(&attempt.number).copied();
             match (attempt.fate, time) {
-                (Fate::Dead, None) => {}
-                (Fate::Dead, Some(time)) => panic!("at {time} stands what was not written: {attempt:?}"),
+                (Fate::Dead | Fate::Undecided, None) => {}
+                (Fate::Dead | Fate::Undecided, Some(time)) => {
+                    panic!("at {time} stands what was not written: {attempt:?}")
+                }
                 (Fate::Unknown, Some(time)) => attempt.fate = Fate::Committed(time),
                 (Fate::Unknown, None) if attempt.id.is_none() => attempt.fate = Fate::Dead,
                 (Fate::Unknown, None) => {}
@@ -113,7 +144,7 @@ impl Ledger {
             if let Fate::Committed(time) = attempt.fate {
                 for change in &attempt.changes {
                     let there = history.get(&change.row).and_then(|versions| versions.get(&time));
-                    assert_eq!(there, Some(&change.value), "{:?} of {attempt:?}", change.row);
+                    assert!(there == Some(&change.value), "{change:?} is not in {attempt:?}");
                 }
             }
         }
@@ -133,7 +164,7 @@ impl Ledger {
                     let other = times.insert(time, attempt);
                     assert!(other.is_none(), "two transactions at one time: {attempt:?} and {other:?}");
                 }
-                Fate::Dead => {}
+                Fate::Dead | Fate::Undecided => {}
                 Fate::Unknown => panic!("unsettled: {attempt:?}"),
             }
         }
@@ -149,7 +180,10 @@ impl Ledger {
 
     /// Checks a scan of the newest versions against a scan of all of them.
     pub fn check_latest(history: &History, latest: &History) {
-        assert_eq!(&newest(history), latest);
+        let expected = newest(history);
+        if let Some((row, found, wanted)) = first_difference(latest, &expected) {
+            panic!("the newest of {row:?} is {found}, and should be {wanted}");
+        }
     }
 
     /// How many attempts committed, died, and are unknown.
@@ -157,7 +191,7 @@ impl Ledger {
         let count = |wanted: fn(&Fate) -> bool| self.attempts.values().filter(|a| wanted(&a.fate)).count();
         (
             count(|fate| matches!(fate, Fate::Committed(_))),
-            count(|fate| matches!(fate, Fate::Dead)),
+            count(|fate| matches!(fate, Fate::Dead | Fate::Undecided)),
             count(|fate| matches!(fate, Fate::Unknown)),
         )
     }
@@ -166,7 +200,6 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Versions;
 
     fn ledger(fate: Fate) -> (Ledger, History) {
         let rows: [Row; 2] = [("0x1", "a".into()), ("0x2", "b".into())];

@@ -161,10 +161,10 @@ impl<'a> Client<'a> {
             200 => Fate::Committed(reply.number("value-txclock")),
             409 if problem("collision") => Fate::Dead,
             412 if problem("stale") => Fate::Dead,
-            503 if problem("shutting-down") && self.may_end() => Fate::Dead,
+            503 if problem("shutting-down") && self.may_end() => Fate::Undecided,
             507 if problem("disk-full") && full => {
                 self.load.full.fetch_add(1, Ordering::Relaxed);
-                Fate::Dead
+                Fate::Undecided
             }
             // The log ran out of space between two of its files: said to be unknown, so it may be either.
             504 if problem("outcome-unknown") && (full || self.may_end()) => Fate::Unknown,

@@ -3,6 +3,7 @@
 use crate::cell::Inner;
 use skein_cohort::Cohort;
 use skein_model::{Retain, TableId};
+use skein_storage::engine::Keyspace;
 use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
@@ -12,6 +13,10 @@ use tokio::sync::watch;
 const RAISE_WITHIN: Duration = Duration::from_secs(10);
 /// Between two reclaims at least; and at least ten times as long as the last one took.
 const RECLAIM_PERIOD_MIN: Duration = Duration::from_secs(30);
+/// What history has to have grown by since the last reclaim, or a fifth if that is more.
+const RECLAIM_BYTES_MIN: u64 = 64 << 10;
+/// Between two warnings about the same trouble.
+const WARNING_PERIOD: Duration = Duration::from_secs(60);
 
 /// Runs until the cell is gone or stopping.
 pub(crate) async fn look_after(cell: Weak<Inner>, interval: Duration, mut stopping: watch::Receiver<bool>) {
@@ -19,6 +24,8 @@ pub(crate) async fn look_after(cell: Weak<Inner>, interval: Duration, mut stoppi
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut reclaim_due = false;
     let mut reclaim_not_before = Instant::now();
+    let mut left_by_reclaim = 0;
+    let mut warned: Option<Instant> = None;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -32,22 +39,37 @@ pub(crate) async fn look_after(cell: Weak<Inner>, interval: Duration, mut stoppi
         match cohort.raise_horizons(&tables, Instant::now() + RAISE_WITHIN).await {
             Ok(raised) => reclaim_due |= raised,
             Err(error) => {
-                tracing::warn!(%error, "raise horizons; tried again soon");
+                if warned.is_none_or(|at| WARNING_PERIOD < at.elapsed()) {
+                    warned = Some(Instant::now());
+                    tracing::warn!(%error, "raise horizons; tried again every {interval:?}");
+                }
                 continue;
             }
         }
         if *stopping.borrow() {
             return;
         }
-        if reclaim_due && reclaim_not_before <= Instant::now() {
+        // A reclaim reads and writes everything: it has to have something to gain.
+        let gained = history_bytes(&cohort).saturating_sub(left_by_reclaim);
+        let worth_it = RECLAIM_BYTES_MIN.max(left_by_reclaim / 5) <= gained;
+        if reclaim_due && worth_it && reclaim_not_before <= Instant::now() {
             let started = Instant::now();
             match reclaim(&cohort).await {
-                Ok(()) => reclaim_due = false,
+                Ok(()) => {
+                    reclaim_due = false;
+                    left_by_reclaim = history_bytes(&cohort);
+                }
                 Err(error) => tracing::warn!(error, "reclaim superseded versions; tried again later"),
             }
             reclaim_not_before = Instant::now() + RECLAIM_PERIOD_MIN.max(started.elapsed() * 10);
         }
     }
+}
+
+/// Bytes that history and the outcomes of transactions take, what is not on disk yet included.
+fn history_bytes(cohort: &Cohort) -> u64 {
+    let stats = cohort.rows().stats();
+    stats.disk_bytes_of(Keyspace::Past) + stats.disk_bytes_of(Keyspace::Tx) + stats.memtable_bytes
 }
 
 /// Compacts in the background; reads and writes go on.

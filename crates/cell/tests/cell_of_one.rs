@@ -1,5 +1,8 @@
 //! A cell of one host on a real directory: what it takes, what it refuses, and what a restart keeps.
 
+// Helpers of tests may stop the test.
+#![allow(clippy::unwrap_used)]
+
 use bytes::Bytes;
 use skein_cell::{
     Cell, CellError, CellOptions, PutAtlasError, Readiness, ScanRequest, ScanWindow, TxOutcome, TxStatus,
@@ -334,4 +337,29 @@ async fn history_goes_with_the_retention_of_its_table_and_stays_readable_until_t
     };
     assert_eq!(get(&cell, "k", Some(oldest)).await, Some((second, Bytes::from_static(b"2"))));
     assert_eq!(get(&cell, "k", None).await, Some((second, Bytes::from_static(b"2"))));
+}
+
+#[tokio::test]
+async fn a_condition_on_a_version_whose_deletion_is_forgotten_is_stale_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let wall = Wall::new();
+    let tick = CellOptions { horizon_interval: Duration::from_millis(20), ..options(dir.path(), &wall) };
+    let cell = Cell::open(tick).await.unwrap();
+    cell.put_schema("table short { id: 1; retain: 1h; };").await.unwrap();
+    let seen = commit(&cell, put(&cell, "k", "1")).await;
+    commit(&cell, batch(&cell, vec![("k", WriteOp::Delete)])).await;
+    wall.set(START + 3 * 3_600_000_000);
+    while !matches!(
+        cell.read(T, Bytes::from_static(b"k"), Some(seen), soon()).await,
+        Err(CellError::Gone { .. })
+    ) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut late = put(&cell, "never", "2");
+    late.condition = Some(seen);
+    let refused = cell.write(late, soon()).await.unwrap();
+    assert!(matches!(refused, TxOutcome::Refused(Refusal::Stale { .. })), "{refused:?}");
+    let mut fresh = put(&cell, "never", "2");
+    fresh.condition = Some(TxClock::ZERO);
+    commit(&cell, fresh).await;
 }

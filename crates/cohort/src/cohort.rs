@@ -195,7 +195,8 @@ impl Cohort {
             if depends {
                 for op in &tx.ops {
                     let latest = self.inner.rows.latest(op.table, &op.key).map_err(|e| self.rows_error(e))?;
-                    observed.rows.push(Latest { time: latest.time, live: latest.live });
+                    let time = self.latest_possible(latest.time, op.table, tx.condition);
+                    observed.rows.push(Latest { time, live: latest.live });
                 }
             }
             let (reply, answer) = oneshot::channel();
@@ -205,6 +206,18 @@ impl Cohort {
                 Reply::LookAgain => continue,
                 Reply::Failed(error) => return Err(error),
             }
+        }
+    }
+
+    /// The time to hold against a condition: that of the row's newest version, but where the row has none there may
+    /// have been a tombstone, up to the horizon, that is forgotten. Somebody who saw an older version (not: nothing, at
+    /// time zero) has to be told that it is gone.
+    fn latest_possible(&self, found: TxClock, table: TableId, condition: Option<TxClock>) -> TxClock {
+        match condition {
+            Some(condition) if found == TxClock::ZERO && condition != TxClock::ZERO => {
+                self.inner.rows.horizon(table)
+            }
+            _ => found,
         }
     }
 
@@ -274,7 +287,7 @@ impl Cohort {
         })
     }
 
-    /// Raises the oldest readable times to what `retain` says, and returns whether any rose.
+    /// Raises the oldest readable times to what `retain` says, in steps of [`Retain::step_micros`], and returns whether any rose.
     ///
     /// `tables` are those with a retention of their own; all others follow the default. A horizon never falls, and
     /// never passes a scan under way.
@@ -290,7 +303,8 @@ impl Cohort {
             for (table, retain) in tables {
                 let wanted = retain.oldest_readable(now).min(pinned);
                 let present = rows.horizon(*table);
-                if present < wanted || !rows.has_own_horizon(*table) {
+                let step = TxClock(present.0.saturating_add(retain.step_micros()));
+                if step <= wanted || !rows.has_own_horizon(*table) {
                     horizons.push((Some(*table), wanted.max(present)));
                 }
             }

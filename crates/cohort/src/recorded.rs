@@ -2,7 +2,7 @@
 
 use crate::entry::Outcome;
 use crate::error::CohortError;
-use skein_model::{ContentType, Refusal, Transaction, TxId, WriteOp};
+use skein_model::{ContentType, Expect, Refusal, Transaction, TxId, WriteOp};
 use skein_storage::rows::{TxOutcome, TxRecord};
 
 /// The outcome that a stored record tells, unless it belongs to a transaction with other operations.
@@ -45,7 +45,17 @@ pub(crate) fn fingerprint(tx: &Transaction) -> u64 {
             field(if let ContentType::Other(name) = &value.content_type { name.as_bytes() } else { &[] });
             field(&value.bytes);
         }
-        field(format!("{:?}", op.expect).as_bytes());
+        for expect in &op.expect {
+            let (kind, times) = match expect {
+                Expect::Live => (0u8, &[][..]),
+                Expect::Absent => (1, &[][..]),
+                Expect::VersionIn(times) => (2, &times[..]),
+                Expect::VersionNotIn(times) => (3, &times[..]),
+                Expect::NotAfter(time) => (4, std::slice::from_ref(time)),
+            };
+            field(&[kind]);
+            times.iter().for_each(|time| field(&time.0.to_le_bytes()));
+        }
     }
     hash.digest().max(1)
 }

@@ -61,6 +61,15 @@ impl Retain {
             Retain::Forever => TxClock::ZERO,
         }
     }
+
+    /// By how many microseconds at least the oldest readable time is worth raising: a hundredth of a duration, from a
+    /// second to an hour, so that an idle table costs little.
+    pub fn step_micros(self) -> u64 {
+        match self {
+            Retain::SinceYesterday | Retain::Forever => 1,
+            Retain::Micros(micros) => (micros / 100).clamp(1_000_000, 3_600_000_000),
+        }
+    }
 }
 
 /// One table of the schema.

@@ -246,7 +246,7 @@ impl GroupLog {
         Ok(reservation)
     }
 
-    /// Appends entries with consecutive indexes, after the last one there is. They are visible to
+    /// Appends entries with consecutive indexes (any but `u64::MAX`), after the last one there is. They are visible to
     /// [`GroupLog::read`] at once; `done` is called when they are durable, or have failed.
     ///
     /// On an error nothing was queued and `done` is dropped without being called. May block while a segment
@@ -279,6 +279,9 @@ impl GroupLog {
     /// [`GroupLog::append`].
     pub fn purge(&self, index: u64, log_id: Bytes, done: Done) -> Result<(), LogError> {
         check_blob(&log_id)?;
+        if index == u64::MAX {
+            return Err(LogError::OutOfOrder { group: self.group.id, index, expected: 0 });
+        }
         self.submit(Work::Purge { index, log_id }, done)
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::log::error::LogError;
+use crate::log::record::COUNT_MAX;
 
 /// The control file's name.
 pub(super) const CONTROL_NAME: &str = "log.control";
@@ -122,7 +123,13 @@ fn decode(slot: &[u8; USED_BYTES], offset: u64, path: &str) -> Result<Option<(u6
         closed: number(56) as u32 != 0,
         salt: (number(56) >> 32) as u32,
     };
-    Ok(Some((number(16), control)))
+    let counter = number(16);
+    let largest = counter.max(control.last).max(control.first_sequence).max(control.durable);
+    let counts = 1 <= control.first && control.first <= control.last.saturating_add(1);
+    if COUNT_MAX < largest || !counts || control.first_sequence == 0 {
+        return Err(corrupt("the numbers of a log".to_owned(), format!("update {counter}: {control:?}")));
+    }
+    Ok(Some((counter, control)))
 }
 
 /// Reads the control file of a log, if there is one.
@@ -235,6 +242,25 @@ mod tests {
         disk.flip_bit(CONTROL_NAME, 30 * 8).unwrap();
         let error = read(&disk).err().unwrap().to_string();
         assert!(error.starts_with("memory/log.control is damaged at byte"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_no_log_has_are_refused_under_a_right_checksum() {
+        let good = control(3);
+        assert_eq!(decode(&encode(&good, 1, 1), 0, "f").unwrap(), Some((1, good)));
+        for bad in [
+            Control { last: u64::MAX, ..good },
+            Control { first: u64::MAX, last: u64::MAX, ..good },
+            Control { first: 0, ..good },
+            Control { first: 5, ..good },
+            Control { first_sequence: 0, ..good },
+            Control { first_sequence: u64::MAX, ..good },
+            Control { durable: u64::MAX, ..good },
+        ] {
+            let error = decode(&encode(&bad, 1, 1), 0, "f").unwrap_err();
+            assert!(matches!(error, LogError::Corrupt { .. }), "{bad:?}: {error}");
+        }
+        assert!(decode(&encode(&good, u64::MAX, 1), 0, "f").is_err());
     }
 
     #[test]

@@ -29,7 +29,10 @@ impl Group {
 #[derive(Default)]
 pub(super) struct GroupMemory {
     pub summary: Summary,
-    /// The entries of `summary.span`, in order.
+    /// So many entries at the start of `summary.span` have no slot: while a stopped log is being read, those that were in
+    /// segments which are gone. A number, because the span is only what some bytes on the disk claim.
+    missing: u64,
+    /// The other entries of `summary.span`, in order.
     slots: VecDeque<Slot>,
     /// Record bytes of all entries ever appended and not cut off; slots remember it, so that sums are one
     /// subtraction.
@@ -47,7 +50,7 @@ pub(super) struct Slot {
     pub op: u64,
     /// The group's `bytes_ever` after it.
     bytes_through: u64,
-    /// Where its record is; `None` until it has been written. A missing one never is.
+    /// Where its record is; `None` until it has been written.
     pub segment: Option<Arc<Segment>>,
     /// Where in the segment, in units of the record alignment.
     pub offset: u32,
@@ -89,50 +92,55 @@ impl GroupMemory {
     pub fn install(&mut self, summary: &Summary) {
         self.summary = summary.clone();
         self.slots.clear();
-        if let Some((first, last)) = summary.span {
-            let gone = Slot { op: 0, bytes_through: 0, segment: None, offset: 0, length: 0, payload: None };
-            self.slots.extend((first..=last).map(|_| gone.clone()));
-        }
+        self.missing = self.len();
     }
 
     pub fn truncate_after(&mut self, after: Option<u64>) {
         self.summary.truncate_after(after);
-        let keep = self.len();
-        self.slots.truncate(keep);
+        self.missing = self.missing.min(self.len());
+        let keep = self.len() - self.missing;
+        self.slots.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
         if let Some(last) = self.slots.back() {
             self.bytes_ever = last.bytes_through;
         }
     }
 
     pub fn purge(&mut self, index: u64, log_id: Bytes) {
+        let before = self.len();
         self.summary.purge(index, log_id);
-        let keep = self.len();
-        self.slots.drain(..self.slots.len() - keep);
+        let dropped = before - self.len();
+        let missing = dropped.min(self.missing);
+        self.missing -= missing;
+        self.slots.drain(..(dropped - missing) as usize);
         // A log is purged in steps of thousands; give the memory back when most of it is unused.
         if self.slots.capacity() > 1024 && self.slots.len() < self.slots.capacity() / 4 {
             self.slots.shrink_to(2 * self.slots.len());
         }
     }
 
-    fn len(&self) -> usize {
-        self.summary.span.map_or(0, |(first, last)| (last - first + 1) as usize)
+    fn len(&self) -> u64 {
+        self.summary.span.map_or(0, |(first, last)| last - first + 1)
+    }
+
+    /// Where in `slots` an entry is.
+    fn slot_at(&self, index: u64) -> Option<usize> {
+        let (first, _) = self.summary.span?;
+        usize::try_from(index.checked_sub(first)?.checked_sub(self.missing)?).ok()
     }
 
     pub fn slot(&self, index: u64) -> Option<&Slot> {
-        let (first, _) = self.summary.span?;
-        self.slots.get(usize::try_from(index.checked_sub(first)?).ok()?)
+        self.slots.get(self.slot_at(index)?)
     }
 
     pub fn slot_mut(&mut self, index: u64) -> Option<&mut Slot> {
-        let (first, _) = self.summary.span?;
-        self.slots.get_mut(usize::try_from(index.checked_sub(first)?).ok()?)
+        let at = self.slot_at(index)?;
+        self.slots.get_mut(at)
     }
 
     /// The first entry whose record is in no segment we have, once recovery is over.
     pub fn first_missing(&self) -> Option<u64> {
         let (first, _) = self.summary.span?;
-        let at = self.slots.iter().position(|slot| slot.segment.is_none())?;
-        Some(first + at as u64)
+        (self.missing > 0).then_some(first)
     }
 
     /// The oldest generation that holds one of the entries; entries still unwritten count as none.
@@ -187,5 +195,47 @@ impl Cache {
                 slot.payload = None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::MemDisk;
+
+    #[test]
+    fn a_span_costs_nothing_until_its_entries_are_found() {
+        let mut group = GroupMemory::default();
+        group.install(&Summary { span: Some((1, 1 << 60)), ..Summary::default() });
+        assert_eq!(group.first_missing(), Some(1));
+        let segment = Arc::new(Segment::prepare(&MemDisk::new(), 1, 1, 16_384, None).unwrap());
+        for index in [(1 << 60) + 1, (1 << 60) + 2] {
+            group.append_found(index, index, segment.clone(), 512, 50);
+        }
+        assert!(group.slot(1 << 60).is_none());
+        assert_eq!(group.slot((1 << 60) + 2).map(|slot| slot.op), Some((1 << 60) + 2));
+        assert_eq!((group.bytes_live(), group.bytes_since((1 << 60) + 1)), (100, 50));
+
+        group.purge(7, Bytes::new());
+        assert_eq!(group.first_missing(), Some(8));
+        group.purge((1 << 60) + 1, Bytes::new());
+        assert_eq!((group.first_missing(), group.bytes_live()), (None, 50));
+        assert_eq!(group.slot((1 << 60) + 2).map(|slot| slot.op), Some((1 << 60) + 2));
+    }
+
+    #[test]
+    fn truncating_into_missing_entries_leaves_the_others_missing() {
+        let mut group = GroupMemory::default();
+        group.install(&Summary { span: Some((5, 9)), ..Summary::default() });
+        let segment = Arc::new(Segment::prepare(&MemDisk::new(), 1, 1, 16_384, None).unwrap());
+        group.append_found(10, 1, segment.clone(), 512, 50);
+        group.truncate_after(Some(6));
+        assert_eq!((group.summary.span, group.first_missing()), (Some((5, 6)), Some(5)));
+        group.append_found(7, 2, segment, 512, 60);
+        assert_eq!(group.slot(7).map(|slot| slot.op), Some(2));
+        group.purge(6, Bytes::new());
+        assert_eq!((group.first_missing(), group.bytes_live()), (None, 60));
+        group.truncate_after(None);
+        assert_eq!((group.summary.span, group.bytes_live()), (None, 0));
     }
 }

@@ -20,6 +20,10 @@ pub(super) const BLOB_BYTES_MAX: usize = 512;
 
 const _: () = assert!(BLOB_BYTES_MAX <= u16::MAX as usize, "their lengths are written as u16");
 
+/// The log counts its records, segments and updates from 1 and never gets this far; a file that says otherwise was not
+/// written by a log, whatever its checksum.
+pub(super) const COUNT_MAX: u64 = 1 << 62;
+
 /// Bytes the record takes in the segment, padding included.
 pub(super) fn padded(length: u64) -> u64 {
     length.next_multiple_of(ALIGN)
@@ -165,13 +169,13 @@ impl Summary {
             summary.vote = Some(take_blob(&mut rest)?);
         }
         if flags & HAS_PURGED != 0 {
-            summary.purged = Some((take_u64(&mut rest)?, take_blob(&mut rest)?));
+            summary.purged = Some((take_index(&mut rest)?, take_blob(&mut rest)?));
         }
         if flags & HAS_COMMITTED != 0 {
             summary.committed = Some(take_blob(&mut rest)?);
         }
         if flags & HAS_SPAN != 0 {
-            let (first, last) = (take_u64(&mut rest)?, take_u64(&mut rest)?);
+            let (first, last) = (take_index(&mut rest)?, take_index(&mut rest)?);
             summary.span = Some((first, last)).filter(|_| first <= last);
             summary.span?;
         }
@@ -182,6 +186,11 @@ impl Summary {
 fn take_u64(rest: &mut &[u8]) -> Option<u64> {
     let bytes = rest.split_off(..8)?;
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
+
+/// The index of an entry: all but the largest number, so that there is always a next one.
+fn take_index(rest: &mut &[u8]) -> Option<u64> {
+    take_u64(rest).filter(|index| *index < u64::MAX)
 }
 
 fn take_blob(rest: &mut &[u8]) -> Option<Bytes> {
@@ -196,6 +205,8 @@ pub(super) enum Damage {
     Length(u32),
     #[error("a record with checksum {stored:08x} over bytes that have {computed:08x}")]
     Checksum { stored: u32, computed: u32 },
+    #[error("a record numbered {0}, which no log gets to")]
+    Count(u64),
     #[error("a record of unknown kind {0}")]
     Kind(u8),
     #[error("a record of kind {0} whose body makes no sense")]
@@ -286,13 +297,16 @@ pub(super) fn decode(seed: u32, bytes: &[u8]) -> Result<(Head, Body<'_>), Damage
     }
     let sequence = take_u64(&mut head).ok_or(short)?;
     let mark = take_u64(&mut head).ok_or(short)?;
+    if COUNT_MAX < sequence.max(mark) {
+        return Err(Damage::Count(sequence.max(mark)));
+    }
     let group = take_u64(&mut head).ok_or(short)?;
     let kind = *head.split_off_first().ok_or(short)?;
     let mut rest = body;
     let bad = Damage::Body(kind);
     let blob = |rest: &[u8]| if rest.len() <= BLOB_BYTES_MAX { Ok(()) } else { Err(bad) };
     let body = match kind {
-        1 => Body::Entry { index: take_u64(&mut rest).ok_or(bad)?, payload: rest },
+        1 => Body::Entry { index: take_index(&mut rest).ok_or(bad)?, payload: rest },
         2 => {
             blob(rest)?;
             Body::Vote(rest)
@@ -300,7 +314,7 @@ pub(super) fn decode(seed: u32, bytes: &[u8]) -> Result<(Head, Body<'_>), Damage
         3 if rest.is_empty() => Body::Truncate { after: None },
         3 if rest.len() == 8 => Body::Truncate { after: take_u64(&mut rest) },
         4 => {
-            let index = take_u64(&mut rest).ok_or(bad)?;
+            let index = take_index(&mut rest).ok_or(bad)?;
             blob(rest)?;
             Body::Purge { index, log_id: rest }
         }
@@ -359,8 +373,8 @@ mod tests {
     }
 
     fn summary() -> impl Strategy<Value = Summary> {
-        let purged = proptest::option::of((any::<u64>(), blob().prop_map(Bytes::from)));
-        let span = proptest::option::of((any::<u64>(), any::<u64>()).prop_map(|(a, b)| (a.min(b), a.max(b))));
+        let purged = proptest::option::of((0..u64::MAX, blob().prop_map(Bytes::from)));
+        let span = proptest::option::of((0..u64::MAX, 0..u64::MAX).prop_map(|(a, b)| (a.min(b), a.max(b))));
         (shared_blob(), purged, shared_blob(), span).prop_map(|(vote, purged, committed, span)| Summary {
             vote,
             purged,
@@ -371,11 +385,11 @@ mod tests {
 
     fn body() -> impl Strategy<Value = Owned> {
         prop_oneof![
-            (any::<u64>(), proptest::collection::vec(any::<u8>(), 0..300))
+            (0..u64::MAX, proptest::collection::vec(any::<u8>(), 0..300))
                 .prop_map(|(index, payload)| Owned::Entry(index, payload)),
             blob().prop_map(Owned::Vote),
             any::<Option<u64>>().prop_map(Owned::Truncate),
-            (any::<u64>(), blob()).prop_map(|(index, log_id)| Owned::Purge(index, log_id)),
+            (0..u64::MAX, blob()).prop_map(|(index, log_id)| Owned::Purge(index, log_id)),
             blob().prop_map(Owned::Committed),
             summary().prop_map(Owned::State),
             Just(Owned::Mark),
@@ -386,7 +400,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_comes_back_as_it_was_written(
-            owned in body(), generation: u64, sequence: u64, mark: u64, group: u64,
+            owned in body(), generation: u64, sequence in 0..=COUNT_MAX, mark in 0..=COUNT_MAX, group: u64,
         ) {
             let mut out = Vec::new();
             let body = owned.body();
@@ -421,6 +435,28 @@ mod tests {
         fn random_bytes_do_not_upset_the_decoder(bytes: Vec<u8>, seed: u32) {
             let _ = decode(seed, &bytes);
             let _ = Summary::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn numbers_that_have_no_next_are_refused_under_a_right_checksum() {
+        let refused = |sequence: u64, mark: u64, body: Body<'_>| {
+            let mut out = Vec::new();
+            let length = encode(&mut out, 1, sequence, mark, 3, &body) as usize;
+            decode(1, &out[..length]).err()
+        };
+        assert_eq!(refused(COUNT_MAX, COUNT_MAX, Body::Mark), None);
+        assert_eq!(refused(COUNT_MAX + 1, 0, Body::Mark), Some(Damage::Count(COUNT_MAX + 1)));
+        assert_eq!(refused(1, u64::MAX, Body::Mark), Some(Damage::Count(u64::MAX)));
+        let state = |summary| Body::State(summary);
+        let purged = Some((u64::MAX, Bytes::new()));
+        for (kind, body) in [
+            (1, Body::Entry { index: u64::MAX, payload: b"" }),
+            (4, Body::Purge { index: u64::MAX, log_id: b"" }),
+            (6, state(Summary { purged, ..Summary::default() })),
+            (6, state(Summary { span: Some((1, u64::MAX)), ..Summary::default() })),
+        ] {
+            assert_eq!(refused(1, 0, body), Some(Damage::Body(kind)));
         }
     }
 

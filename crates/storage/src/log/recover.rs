@@ -13,7 +13,9 @@ use bytes::Bytes;
 use super::control::{self, Control, Found};
 use super::error::LogError;
 use super::group::{CACHED_OVERHEAD, GroupMemory};
-use super::record::{ALIGN, Body, Damage, Head, RECORD_HEADER, decode, padded, peek_length, peek_sequence};
+use super::record::{
+    ALIGN, Body, COUNT_MAX, Damage, Head, RECORD_HEADER, decode, padded, peek_length, peek_sequence,
+};
 use super::segment::{SEGMENT_HEADER, Segment, parse_segment_name, segment_name};
 use crate::disk::Disk;
 
@@ -114,7 +116,8 @@ pub(super) fn scan(disk: &dyn Disk, cache_bytes: usize) -> Result<Option<Scan>, 
 
 fn generations(disk: &dyn Disk) -> Result<BTreeSet<u64>, LogError> {
     let names = disk.list().map_err(LogError::io("list", disk.describe("")))?;
-    Ok(names.iter().filter_map(|name| parse_segment_name(name)).collect())
+    let generations = names.iter().filter_map(|name| parse_segment_name(name));
+    Ok(generations.filter(|generation| *generation <= COUNT_MAX).collect())
 }
 
 /// The segments that have to exist, and those prepared since the control file was last written.

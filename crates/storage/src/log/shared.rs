@@ -313,7 +313,9 @@ fn check_order(group: u64, memory: &GroupMemory, entries: &[(u64, Bytes)]) -> Re
         if let Some(expected) = expected.filter(|expected| expected != index) {
             return Err(LogError::OutOfOrder { group, index: *index, expected });
         }
-        expected = Some(index + 1);
+        let next = index.checked_add(1);
+        // The largest number is not an index: nothing could follow it.
+        expected = Some(next.ok_or(LogError::OutOfOrder { group, index: *index, expected: 0 })?);
     }
     Ok(())
 }

@@ -279,3 +279,17 @@ fn many_threads_and_groups_share_the_log_of_a_real_directory() {
         );
     }
 }
+
+#[test]
+fn the_largest_number_is_no_index() {
+    let disk = MemDisk::new();
+    let log = open(&disk);
+    let group = log.group(1);
+    assert!(matches!(append(&group, u64::MAX, b"x"), Err(LogError::OutOfOrder { .. })));
+    let purged = group.purge(u64::MAX, Bytes::new(), ignore());
+    assert!(matches!(purged, Err(LogError::OutOfOrder { .. })));
+    append(&group, u64::MAX - 1, b"x").unwrap();
+    assert!(matches!(append(&group, u64::MAX, b"x"), Err(LogError::OutOfOrder { .. })));
+    log.close();
+    assert_eq!(open(&disk).group(1).state().last, Some(u64::MAX - 1));
+}

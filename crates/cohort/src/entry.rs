@@ -268,8 +268,12 @@ fn decode_decision(r: &mut Reader) -> Result<Decision, EntryError> {
         3 => Outcome::Aborted,
         _ => return Err(EntryError::Malformed { what: "outcome" }),
     };
+    let count = r.u32("write count")?;
+    if count != 0 && !matches!(outcome, Outcome::Committed(_)) {
+        return Err(EntryError::Malformed { what: "write count" });
+    }
     let mut writes = Vec::new();
-    for _ in 0..r.u32("write count")? {
+    for _ in 0..count {
         let table = TableId(r.u64("table")?);
         let key_len = r.u16("key length")?;
         let key = r.bytes(key_len as usize, KEY_BYTES_MAX, "key")?;
@@ -369,6 +373,21 @@ mod tests {
             let entry = Entry { proposer: 1, sequence: 2, ceiling: TxClock(3), horizons: vec![], decisions };
             let bytes = encode(&entry);
             prop_assert!(Entry::decode(bytes.slice(..bytes.len() - cut.min(bytes.len()))).is_err());
+        }
+    }
+
+    #[test]
+    fn writes_of_a_transaction_that_was_not_committed_are_refused() {
+        for outcome in [
+            Outcome::Refused(Refusal::Collision { op: 0 }),
+            Outcome::Refused(Refusal::Stale { op: 0, latest: TxClock(1) }),
+            Outcome::Aborted,
+        ] {
+            let mut builder = EntryBuilder::new(1, 2);
+            builder.decision(&TxId::from_be_bytes(&[1]), 0, &outcome, 1);
+            builder.write(TableId(1), b"key", None);
+            let malformed = EntryError::Malformed { what: "write count" };
+            assert_eq!(Entry::decode(builder.finish(TxClock(3))), Err(malformed), "{outcome:?}");
         }
     }
 

@@ -16,6 +16,8 @@ pub mod clock;
 mod cohort;
 pub mod entry;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod housekeeping;
 mod pins;
 mod proposer;

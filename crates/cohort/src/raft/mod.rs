@@ -1,6 +1,6 @@
 //! Raft, by openraft: the types it is configured with, and where its log, state machine and network live.
 
-mod codec;
+pub(crate) mod codec;
 mod log_store;
 mod network;
 mod state_machine;

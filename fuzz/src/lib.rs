@@ -27,7 +27,7 @@ use std::str::from_utf8;
 pub type Target = fn(&[u8]);
 
 /// All of them by name; the name is also that of the directory with its seeds.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("schema", schema),
     ("atlas", atlas),
     ("numbers", numbers),
@@ -36,6 +36,7 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("headers", headers),
     ("link", link),
     ("entry", entry),
+    ("raft", raft),
     ("rows", rows),
     ("log", log),
     ("catalog", catalog),
@@ -143,6 +144,11 @@ pub fn entry(data: &[u8]) {
     let again = builder.finish(entry.ceiling);
     assert!(again.len() <= data.len(), "nothing was made up");
     assert_eq!(Entry::decode(again), Ok(entry));
+}
+
+/// What Raft keeps about itself in the log and the store.
+pub fn raft(data: &[u8]) {
+    skein_cohort::fuzzing::raft_records(data);
 }
 
 /// Values of the row store. The records of transactions are canonical: they are written back as they were read.

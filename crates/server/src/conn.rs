@@ -335,6 +335,9 @@ async fn serve(state: Arc<State>, stream: TcpStream, port: Port, conn: Arc<ConnS
     let mut connection = pin!(
         http1::Builder::new()
             .header_read_timeout(None)
+            // A client may end its side once it has asked, and is answered all the same; one that is gone altogether
+            // shows when we write.
+            .half_close(true)
             .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(BUFFER_BYTES_MAX)
             .serve_connection(TokioIo::new(watched), service)

@@ -65,7 +65,8 @@ pub fn link(query: &str, key: &[u8], time: TxClock, until: TxClock) {
     let row = ScanRow { key: key.clone(), time, value: None };
     let link = params.next_link("db.example", "/fruit", until, &row);
     assert!(HeaderValue::from_str(&link).is_ok(), "{link}");
-    let query = link.strip_prefix("<http://db.example/fruit?").and_then(|l| l.strip_suffix(">; rel=\"next\""));
+    let query =
+        link.strip_prefix("<http://db.example/fruit?").and_then(|l| l.strip_suffix(">; rel=\"next\""));
     let next = ScanParams::parse(&RawParams::parse(query), now);
     let limit = Some(params.limit.unwrap_or_default());
     assert_eq!(next.ok(), Some(ScanParams { key, time, until: Some(until), limit, ..params }), "{link}");

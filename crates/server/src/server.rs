@@ -11,7 +11,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
@@ -37,6 +37,9 @@ pub struct BindError {
 const OPEN_FILES_FOR_OTHERS: usize = 512;
 /// Connections taken even where open files are very few.
 const CONNECTIONS_MIN: usize = 64;
+/// How many connections may wait to be accepted. When a crowd arrives, each one past it is only tried again by its
+/// client's system after a second.
+const BACKLOG: u32 = 4096;
 
 /// An HTTP server that has its ports but does not serve yet.
 pub struct Server {
@@ -58,9 +61,8 @@ impl Server {
         metrics: MetricsHandle,
     ) -> Result<Server, BindError> {
         fit_connections(&mut config, raise_open_files());
-        let (data, http_addr) = listen(config.http_addr, "rows", "--http-addr").await?;
-        let (admin, admin_addr) =
-            listen(config.admin_addr, "the administrator's pages", "--admin-addr").await?;
+        let (data, http_addr) = listen(config.http_addr, "rows", "--http-addr")?;
+        let (admin, admin_addr) = listen(config.admin_addr, "the administrator's pages", "--admin-addr")?;
         Ok(Server { state: Arc::new(State::new(config, cell, metrics)), data, admin, http_addr, admin_addr })
     }
 
@@ -129,13 +131,17 @@ async fn join(task: tokio::task::JoinHandle<()>) {
     }
 }
 
-async fn listen(
+fn listen(
     addr: SocketAddr,
     what: &'static str,
     flag: &'static str,
 ) -> Result<(TcpListener, SocketAddr), BindError> {
     let failed = |source| BindError { addr, what, flag, source };
-    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
+    // As listeners have it everywhere: a port is free again as soon as its process has ended.
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(addr).map_err(failed)?;
+    let listener = socket.listen(BACKLOG).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }

@@ -202,7 +202,7 @@ fn a_header_given_twice_has_to_say_the_same() {
 fn the_cells_clock_is_said_with_every_answer_about_rows_and_never_falls() {
     let table = Table::new();
     let mut last = table.put("a", "1");
-    let cases: [(&str, String, &[(&str, &str)], u16); 9] = [
+    let cases: [(&str, String, wire::Headers<'_>, u16); 9] = [
         ("GET", table.row("a"), &[], 200),
         ("GET", table.row("a"), &[("If-None-Match", "*")], 304),
         ("GET", table.row("a"), &[("Read-TxClock", "abc")], 400),

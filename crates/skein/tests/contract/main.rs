@@ -8,11 +8,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod atlas;
 mod batch;
 mod clocks;
 mod conditions;
+mod history;
 mod rows;
 mod scans;
+mod schema;
+mod surface;
 mod transactions;
 mod values;
 mod windows;

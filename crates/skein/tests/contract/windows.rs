@@ -259,7 +259,10 @@ fn slices_partition_a_table_and_nest() {
         all.dedup();
         assert_eq!(all.len(), keys.len(), "of {n}");
     }
-    assert_eq!(slice(0, 1 << 30).len(), keys.iter().filter(|k| row_hash(&table, k) % (1 << 30) == 0).count());
+    assert_eq!(
+        slice(0, 1 << 30).len(),
+        keys.iter().filter(|k| row_hash(&table, k).is_multiple_of(1 << 30)).count()
+    );
 }
 
 #[test]
@@ -344,6 +347,6 @@ fn a_streamed_scan_is_one_snapshot_while_its_reader_dawdles() {
     let reply = connection.reply_to("GET").unwrap();
     let seen = rows(&reply);
     assert_eq!(seen.len(), 400);
-    assert!(seen.iter().all(|(_, _, seen)| seen.to_string() == value));
+    assert!(seen.iter().all(|(_, _, seen)| seen.as_str() == Some(value.trim_matches('"'))));
     assert_eq!(rows(&table.scan("")).len(), 399);
 }

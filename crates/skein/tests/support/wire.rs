@@ -1,10 +1,11 @@
 //! HTTP/1.1 as bytes: sends exactly what it is told to, and takes answers apart without forgiving anything.
 
+use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 
 /// An answer, read to its end.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Reply {
     /// Its status.
     pub status: u16,
@@ -14,6 +15,16 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Whether the body ended as its framing says. If not, the connection broke off.
     pub whole: bool,
+}
+
+impl fmt::Debug for Reply {
+    /// With as much of the body as one wants to read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (status, bytes, whole) =
+            (self.status, self.body.len(), if self.whole { "" } else { ", broken off" });
+        let start = String::from_utf8_lossy(&self.body[..bytes.min(600)]);
+        write!(f, "{status} with {:?} and {bytes} bytes{whole}: {start:?}", self.headers)
+    }
 }
 
 impl Reply {
@@ -48,6 +59,9 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e} in {self:?}"))
     }
 }
+
+/// Headers to send: names and values.
+pub type Headers<'a> = &'a [(&'a str, &'a str)];
 
 /// A connection that carries one request after the other.
 pub struct Connection {

@@ -59,3 +59,36 @@ pub(crate) fn fingerprint(tx: &Transaction) -> u64 {
     }
     hash.digest().max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use skein_model::{RowOp, TableId, TxClock, Value};
+
+    /// It is stored with each outcome and compared with what a later release computes: see `docs/FORMAT.md`.
+    #[test]
+    fn the_fingerprint_of_a_transaction_is_the_same_in_every_release() {
+        let row = |key: &'static str, op, expect| RowOp {
+            table: TableId(7),
+            key: Bytes::from_static(key.as_bytes()),
+            op,
+            expect,
+        };
+        let value = |content_type| Value { content_type, bytes: Bytes::from_static(b"{}") };
+        let tx = Transaction {
+            id: TxId::from_be_bytes(&[1]),
+            id_from_client: true,
+            condition: Some(TxClock(5)),
+            ops: vec![
+                row("a", WriteOp::Create(value(ContentType::Json)), vec![Expect::Absent]),
+                row("b", WriteOp::Hold, vec![Expect::Live, Expect::NotAfter(TxClock(4))]),
+                row("c", WriteOp::Update(value(ContentType::Other("text/plain".into()))), vec![]),
+                row("d", WriteOp::Delete, vec![Expect::VersionIn(vec![TxClock(1), TxClock(2)])]),
+                row("e", WriteOp::Delete, vec![Expect::VersionNotIn(vec![TxClock(3)])]),
+            ],
+        };
+        assert_eq!(fingerprint(&tx), 4_532_674_313_963_696_655);
+        assert_eq!(fingerprint(&Transaction { condition: None, ..tx }), 545_679_847_029_299_581);
+    }
+}

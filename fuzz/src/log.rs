@@ -83,6 +83,9 @@ fn goes_on(disk: &MemDisk, report: &LogReport, log: Log) {
     for (disk, how) in [(crashed, "after a crash"), (disk.killed(), "after a close")] {
         match Log::open(Arc::new(disk), options()) {
             Ok(log) => assert_eq!(entries(&log), expected, "{how}"),
+            // What follows a log that says it was closed is not searched, for the sake of a quick start. Records can be
+            // there only if somebody put them there; being refused later, by name, is good enough for such a disk.
+            Err(LogError::Corrupt { .. }) if report.closed => {}
             Err(error) => panic!("{how}: {error}"),
         }
     }

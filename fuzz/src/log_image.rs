@@ -138,8 +138,10 @@ impl Records<'_> {
                     body.extend_from_slice(&[1, 0, 7]);
                 }
                 if flags & 2 != 0 {
-                    body.extend_from_slice(&self.take.number().to_le_bytes());
+                    let purged = self.take.number();
+                    body.extend_from_slice(&purged.to_le_bytes());
                     body.extend_from_slice(&[0, 0]);
+                    *next = purged.wrapping_add(1);
                 }
                 if flags & 4 != 0 {
                     body.extend_from_slice(&[2, 0, 8, 9]);

@@ -100,6 +100,12 @@ where
             gathered.reserve(expected.max(first.len() + data.len()));
             gathered.extend_from_slice(&first);
             first = Bytes::new();
+        } else if gathered.capacity() - gathered.len() < data.len()
+            && let Some(length) = declared
+        {
+            // Its sender has earned trust by now. Room for all of it costs nothing until it is filled; growing
+            // by doubling would for a moment hold three times what was received.
+            gathered.reserve_exact((length as usize).saturating_sub(gathered.len()));
         }
         gathered.extend_from_slice(&data);
         let earned = Duration::from_secs((received / BODY_BYTES_PER_SECOND_MIN) as u64);

@@ -128,8 +128,11 @@ fn open_segments(
     generations: &BTreeSet<u64>,
 ) -> Result<Vec<Arc<Segment>>, LogError> {
     let mut first = control.first;
-    if control_is_old && let Some(oldest) = generations.range(first..).next() {
-        first = *oldest;
+    if control_is_old {
+        // Of the segments dropped since, some are removed and some wait to be used again: what is in use is the
+        // unbroken row up to `last`. That nothing is missing before it is checked by what it holds.
+        let row = (first..control.last).rev().take_while(|generation| generations.contains(generation));
+        first = row.last().unwrap_or(control.last.max(first));
     }
     let mut segments = Vec::new();
     for generation in first..=control.last {

@@ -238,3 +238,28 @@ fn an_old_half_of_the_control_file_is_not_believed_that_the_log_was_closed() {
         assert!(matches!(error, LogError::Corrupt { offset, .. } if offset == at), "{error}");
     }
 }
+
+#[test]
+fn half_a_control_file_is_enough_whatever_became_of_the_segments_it_still_names() {
+    let disk = MemDisk::new();
+    let log = open(&disk);
+    let group = log.group(1);
+    for index in 1..=200 {
+        append(&group, index, &[1; 3000]).unwrap();
+        if index % 50 != 0 {
+            continue;
+        }
+        // More segments are let go at once than are kept to be used again: the first of them stay, the others go.
+        settle(&log);
+        wait(|done| group.purge(index - 2, Bytes::from_static(b"purged"), done)).unwrap();
+        eventually("freeing", || log.stats().segments <= 3);
+        eventually("deleting", || disk.list().unwrap().len() <= 3 + keeper::SPARES_MAX + 1);
+        for slot in SLOTS {
+            let damaged = disk.killed();
+            damaged.flip_bit(CONTROL_NAME, (slot + 20) * 8).unwrap();
+            let log = try_open(&damaged).unwrap_or_else(|error| panic!("slot {slot} after {index}: {error}"));
+            let state = log.group(1).state();
+            assert_eq!((state.first, state.last), (Some(index - 1), Some(index)), "slot {slot}");
+        }
+    }
+}

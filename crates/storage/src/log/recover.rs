@@ -240,7 +240,7 @@ impl Walk<'_> {
         let segment = self.segments[number].segment.clone();
         let mut window = Window::new(&segment, self.path(number));
         let known: BTreeSet<u64> = self.groups.keys().copied().collect();
-        let (first_expected, mut states, mut only_states) = (self.expected, 0, true);
+        let (first_expected, mut states, mut only_states) = (self.expected, BTreeSet::new(), true);
         self.uncovered.clear();
         let mut at = SEGMENT_HEADER;
         let stop = loop {
@@ -252,7 +252,9 @@ impl Walk<'_> {
                     walked.first_sequence.get_or_insert(head.sequence);
                     walked.records += 1;
                     if let Body::State(_) = body {
-                        states += 1;
+                        states.insert(head.group);
+                    } else if number > 0 && states.len() < known.len() {
+                        return Err(self.opening_incomplete(number, at, head.sequence));
                     } else {
                         only_states = false;
                     }
@@ -274,22 +276,39 @@ impl Walk<'_> {
         };
         // A crash in the very first write to a segment can leave part of its opening state. Going on
         // behind that would lose the rest of it once the older segments are dropped: begin it again.
-        let torn_opening = number > 0 && only_states && states < known.len();
-        if let Stop::Hole { .. } = stop
+        let torn_opening = number > 0 && only_states && states.len() < known.len();
+        if let Stop::Hole { at, .. } = stop
             && torn_opening
-            && self.covered < first_expected
         {
-            self.expected = first_expected;
-            self.uncovered.clear();
-            self.ends_in_mark = false;
-            let fresh = Walked::new(segment.clone());
-            self.segments[number] = fresh;
-            return Ok(Stop::Hole {
-                at: SEGMENT_HEADER,
-                found: "part of a segment's opening state".to_owned(),
-            });
+            if self.covered < first_expected {
+                self.expected = first_expected;
+                self.uncovered.clear();
+                self.ends_in_mark = false;
+                let fresh = Walked::new(segment.clone());
+                self.segments[number] = fresh;
+                return Ok(Stop::Hole {
+                    at: SEGMENT_HEADER,
+                    found: "part of a segment's opening state".to_owned(),
+                });
+            }
+            // Durable in part, so it can be neither begun again nor gone on from. Where the next record is known to be
+            // missing, `judge` says that.
+            if self.covered < self.expected {
+                return Err(self.opening_incomplete(number, at, self.expected));
+            }
         }
         Ok(stop)
+    }
+
+    /// A segment goes on with record `sequence` although the states before it are not those of all groups: what they
+    /// leave out would be lost with the older segments.
+    fn opening_incomplete(&self, number: usize, at: u64, sequence: u64) -> LogError {
+        LogError::Corrupt {
+            file: self.path(number),
+            offset: at,
+            expected: "the state of every group at the start of the segment".to_owned(),
+            found: format!("record {sequence} after some of them"),
+        }
     }
 
     fn note_mark(&mut self, head: &Head, at: u64, is_mark: bool) {

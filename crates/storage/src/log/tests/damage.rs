@@ -3,6 +3,7 @@
 use super::*;
 use crate::disk::Disk;
 use crate::log::control::CONTROL_NAME;
+use crate::log::record::{Body, decode, encode, peek_length, seed};
 use crate::log::segment::{header_of_version, parse_segment_name};
 
 /// A closed log of several segments, and what is in it.
@@ -262,4 +263,31 @@ fn half_a_control_file_is_enough_whatever_became_of_the_segments_it_still_names(
             assert_eq!((state.first, state.last), (Some(index - 1), Some(index)), "slot {slot}");
         }
     }
+}
+
+#[test]
+fn a_segment_that_goes_on_without_the_state_of_a_group_is_refused() {
+    let disk = MemDisk::new();
+    let log = open(&disk);
+    for index in 1..=20 {
+        append(&log.group(1), index, &[1; 3000]).unwrap();
+    }
+    let disk = disk.killed();
+    let name = "log-0000000000000002.segment";
+    // Another record of the same length, in the place of the state and as right as that was.
+    let segment = disk.contents(name).unwrap();
+    let state = &segment[SEGMENT_HEADER as usize..];
+    let state = &state[..peek_length(state) as usize];
+    let salt = u32::from_le_bytes(segment[32..36].try_into().unwrap());
+    let (head, body) = decode(seed(salt, 2), state).unwrap();
+    assert!(matches!(body, Body::State(_)));
+    let hint = Body::Committed(&[0; 17]);
+    let mut forged = Vec::new();
+    encode(&mut forged, seed(salt, 2), head.sequence, head.mark, head.group, &hint);
+    forged.truncate(state.len());
+    assert_eq!(forged.len(), state.len());
+    disk.open(name).unwrap().write_at(&forged, SEGMENT_HEADER).unwrap();
+    let error = try_open(&disk).unwrap_err().to_string();
+    let named = format!("memory/{name} is damaged at byte 4096: expected the state of every group");
+    assert!(error.starts_with(&named), "{error}");
 }

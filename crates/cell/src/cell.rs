@@ -4,6 +4,7 @@ use crate::api::*;
 use crate::catalog::{Catalog, Facts};
 use crate::errors::{PutAtlasError, PutSchemaError};
 use crate::horizons;
+use crate::luck::Luck;
 use crate::options::{CellOptions, OpenError};
 use crate::space::Space;
 use bytes::Bytes;
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     log: Log,
     rows: Rows,
     space: Arc<Space>,
+    luck: Luck,
     cohort: watch::Sender<Option<CohortHandle>>,
     /// Turns true when the cell shuts down.
     stopping: watch::Sender<bool>,
@@ -142,6 +144,7 @@ impl Cell {
             log,
             rows,
             space: space.clone(),
+            luck: Luck::new(),
             cohort: watch::channel(None).0,
             stopping: watch::channel(false).0,
             retention: Mutex::new(None),
@@ -195,13 +198,7 @@ impl Cell {
 
     /// Draws a transaction ID for a client that gave none.
     pub fn draw_tx_id(&self) -> TxId {
-        let mut random = [0u8; TxId::RANDOM_BYTES];
-        // Without the system's randomness the ID is only as unique as this process's clock; that cannot
-        // happen once the process has drawn its IDs at start.
-        if let Err(error) = getrandom::fill(&mut random) {
-            tracing::error!(%error, "draw a transaction ID");
-        }
-        TxId::draw(self.inner.wall(), random)
+        TxId::draw(self.inner.wall(), self.inner.luck.draw())
     }
 
     /// The schema in force.

@@ -9,6 +9,7 @@ pub mod catalog;
 mod cell;
 mod errors;
 mod horizons;
+mod luck;
 mod options;
 mod space;
 

@@ -272,7 +272,7 @@ impl Sequencer {
                 stale.get_or_insert(position as u32);
             }
         }
-        // On one cohort a collision wins over a stale row (spec/treode.md §3.7).
+        // Where both happen, the collision is what is told.
         let refusal = collision
             .map(|op| Refusal::Collision { op })
             .or(stale.map(|op| Refusal::Stale { op, latest: max }));

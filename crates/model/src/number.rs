@@ -1,4 +1,4 @@
-//! The number grammar that IDs and times share on the wire (`spec/treode.md` §1).
+//! The number grammar that IDs and times share on the wire (`docs/HTTP.md`).
 
 /// Why a text is not an unsigned 64-bit number of the shared grammar.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

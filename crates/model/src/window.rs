@@ -3,7 +3,7 @@
 use crate::TxClock;
 use std::str::FromStr;
 
-/// How a scan picks among the versions of one row (`spec/treode.md` §5.1).
+/// How a scan picks among the versions of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pick {
     /// The newest version at or before `until`, if it is after `since` and not a tombstone.

@@ -15,9 +15,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// far ahead of its last promise, at worst.
 pub const CEILING_LEAD_MICROS: u64 = 3_000_000;
 
-/// Locks a shared clock. Every method leaves it whole, so a panic of another holder is no reason to give up.
-pub fn locked(clock: &Mutex<CohortClock>) -> MutexGuard<'_, CohortClock> {
-    clock.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks what is left whole after every step, so that a panic of another holder is no reason to give up.
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A pure state; the caller brings the wall clock in microseconds since the Unix epoch.

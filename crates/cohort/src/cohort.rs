@@ -466,11 +466,7 @@ impl Cohort {
     }
 
     fn rows_error(&self, error: skein_storage::rows::RowsError) -> CohortError {
-        let error = CohortError::from(error);
-        if error.is_fatal() {
-            self.inner.shared.fail(error.clone());
-        }
-        error
+        self.inner.shared.note(error)
     }
 }
 
@@ -490,13 +486,7 @@ impl Scan {
                 rows.scan_chunk(&spec, &from, budget, &mut |row| out.push(row)).map(|next| (out, next))
             });
             let chunk = chunk.await.map_err(|e| damaged(format!("scan: {e}")))?;
-            let (out, next) = chunk.map_err(|error| {
-                let error = CohortError::from(error);
-                if error.is_fatal() {
-                    self.shared.fail(error.clone());
-                }
-                error
-            })?;
+            let (out, next) = chunk.map_err(|error| self.shared.note(error))?;
             self.next = next;
             if !out.is_empty() {
                 return Ok(out);

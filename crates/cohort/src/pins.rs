@@ -1,8 +1,9 @@
 //! Which history scans under way need, and which horizons are about to rise: no horizon passes a pin.
 
+use crate::clock::locked;
 use skein_model::{TableId, TxClock};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +28,7 @@ pub(crate) struct Pin {
 
 impl Pins {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Keeps `table` readable at `time`; or says the oldest time that still can be.

@@ -5,9 +5,10 @@ use crate::entry::Outcome;
 use crate::error::CohortError;
 use crate::pins::Pins;
 use skein_model::{TxClock, TxId};
+use skein_storage::rows::RowsError;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use tokio::sync::{oneshot, watch};
 
 /// Microseconds since the Unix epoch, from whatever clock the owner gives.
@@ -49,10 +50,6 @@ pub(crate) struct Shared {
     closing: AtomicBool,
     /// Why an entry that is durable cannot be applied yet: the store has no room.
     store_full: watch::Sender<Option<String>>,
-}
-
-fn whole<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
@@ -101,12 +98,12 @@ impl Shared {
 
     /// Registers the waiters of an entry before it is proposed.
     pub(crate) fn register(&self, sequence: u64, waiters: Vec<Waiter>) {
-        whole(&self.waiting).push_back((sequence, waiters));
+        locked(&self.waiting).push_back((sequence, waiters));
     }
 
     /// Adds a waiter to an entry proposed before, or answers it if that entry is applied already.
     pub(crate) fn join(&self, sequence: u64, waiter: Waiter) {
-        let mut waiting = whole(&self.waiting);
+        let mut waiting = locked(&self.waiting);
         if self.applied() < sequence
             && let Some((_, waiters)) = waiting.iter_mut().find(|(s, _)| *s == sequence)
         {
@@ -124,7 +121,7 @@ impl Shared {
     }
 
     fn take_waiters(&self, sequence: u64) -> Vec<Waiter> {
-        let mut waiting = whole(&self.waiting);
+        let mut waiting = locked(&self.waiting);
         match waiting.iter().position(|(s, _)| *s == sequence) {
             Some(at) => waiting.remove(at).map(|(_, waiters)| waiters).unwrap_or_default(),
             None => Vec::new(),
@@ -154,6 +151,15 @@ impl Shared {
     /// Why this replica has stopped writing, if it has.
     pub(crate) fn failure(&self) -> Option<CohortError> {
         self.failure.get().cloned()
+    }
+
+    /// The error as the cohort tells it; one that the replica cannot go on after stops it from answering.
+    pub(crate) fn note(&self, error: RowsError) -> CohortError {
+        let error = CohortError::from(error);
+        if error.is_fatal() {
+            self.fail(error.clone());
+        }
+        error
     }
 
     /// Stops this replica from writing, and after damage also from reading; the first reason stays.

@@ -7,6 +7,7 @@
 use super::codec::{decode_applied, encode_applied};
 use super::log_store::LogStore;
 use super::types::{Leader, RaftLogId, RaftTypes, StoredRaftMembership};
+use crate::clock::locked;
 use crate::entry::{Decision, Entry, Outcome};
 use crate::error::CohortError;
 use crate::shared::Shared;
@@ -18,7 +19,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use skein_model::{Refusal, TxClock};
 use skein_storage::rows::{Changes, Commit, Rows, RowsError, TxOutcome, TxRecord, Write};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Between two attempts to apply an entry that finds no room.
@@ -192,10 +193,6 @@ pub(crate) struct Checkpointer {
     log: LogStore,
     membership: StoredRaftMembership,
     snapshot: Arc<Mutex<Option<RaftSnapshotMeta>>>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RaftSnapshotBuilder<RaftTypes> for Checkpointer {

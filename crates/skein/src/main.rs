@@ -4,8 +4,8 @@
 //! Read [`args`] for what can be asked, then [`serve`] for a server's life from lock to last request,
 //! [`import`] and [`export`] for rows in and out, and [`trouble`] for what is said when something fails.
 //!
-//! The allocator is mimalloc: with it a write costs the server an eighth less processor time than with the system's,
-//! and a read a sixth (`docs/BENCHMARKS.md`). jemalloc saves a little more, but needs make to build.
+//! The allocator is mimalloc: requests cost the server about an eighth less processor time than with the system's
+//! (`docs/BENCHMARKS.md`). jemalloc saves a little more, but needs make to build.
 #![forbid(unsafe_code)]
 
 mod args;

@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod bytes_of;
+mod flock;
 mod log;
 mod log_image;
 
+pub use flock::flock_handle;
 pub use log::log;
 
 use bytes::Bytes;
@@ -27,7 +29,7 @@ use std::str::from_utf8;
 pub type Target = fn(&[u8]);
 
 /// All of them by name; the name is also that of the directory with its seeds.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("schema", schema),
     ("atlas", atlas),
     ("numbers", numbers),
@@ -40,6 +42,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("rows", rows),
     ("log", log),
     ("catalog", catalog),
+    ("flock_handle", flock_handle),
 ];
 
 /// A schema text: it reads again as the same schema, or its errors can be printed.

@@ -1,0 +1,3 @@
+//! x
+mod iroh;
+fn main() {}

@@ -4,12 +4,21 @@
 //! * [`network`]: how long a message takes, what is lost, who is cut off from whom.
 //! * [`engine`]: peers, connections and messages in between, for any [`engine::Protocol`].
 //! * [`graph`]: what can be said of an overlay: components, paths, the bound that no broadcast can beat.
+//! * [`subject`]: what a gossip protocol offers to be measured; [`flock_peer`]: ours.
+//! * [`cluster`]: a whole flock under test, in the words of its tests.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod engine;
+pub mod flock_peer;
 pub mod graph;
 pub mod network;
+pub mod subject;
 pub mod wheel;
 
-pub use engine::{Event, Io, Node, Protocol, Sim};
+pub use cluster::Cluster;
+pub use engine::{Death, Event, Io, Node, Protocol, Sim};
+pub use flock_peer::{FlockPeer, World};
+pub use graph::Graph;
 pub use network::{Latency, Network};
+pub use subject::{Class, Report, Subject};

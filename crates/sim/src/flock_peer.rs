@@ -1,0 +1,204 @@
+//! The flock in the simulator: [`Flock`] as a [`Protocol`].
+
+use crate::engine::{Event, Io, Node, Protocol};
+use crate::network::mix;
+use crate::subject::{Class, Report, Subject, number};
+use bytes::Bytes;
+use skein_flock::flock::{Config, Remembered};
+use skein_flock::io::Told;
+use skein_flock::{Addr, Effect, Flock, Input, Outbox, Peer, Refused, Time};
+use skein_model::HostId;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// Bytes the transport puts around each message: its length.
+const FRAME_BYTES: usize = 2;
+const PORT: u16 = 7_400;
+/// Simulated peers live in 10.0.0.0/8.
+const NET: u32 = 10 << 24;
+const NODE_BITS: u32 = 24;
+const NODE_MASK: u64 = (1 << NODE_BITS) - 1;
+
+/// A peer's ID and address. The ID's upper bits look random, the lower ones are the number.
+pub fn peer_of(node: Node) -> Peer {
+    let id = mix(u64::from(node.0)) & !NODE_MASK | u64::from(node.0);
+    Peer { id: HostId(id), addr: addr_of(node) }
+}
+
+/// A peer's address.
+pub fn addr_of(node: Node) -> Addr {
+    // From 10.0.0.1 on.
+    let ip = IpAddr::V4(Ipv4Addr::from(NET + 1 + node.0));
+    SocketAddr::new(ip, PORT).into()
+}
+
+/// The peer at an address; `None` for one outside of the simulation.
+pub fn node_at(addr: Addr) -> Option<Node> {
+    let IpAddr::V4(ip) = addr.ip() else { return None };
+    u32::from(ip).checked_sub(NET + 1).filter(|number| u64::from(*number) <= NODE_MASK).map(Node)
+}
+
+/// The peer with an ID that [`peer_of`] gave.
+pub fn node_of(id: HostId) -> Node {
+    Node((id.0 & NODE_MASK) as u32)
+}
+
+/// What the flock's peers share in a simulation.
+#[derive(Debug, Default)]
+pub struct World {
+    /// The knobs.
+    pub config: Arc<Config>,
+    /// Inputs refused, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Messages to addresses outside of the simulation.
+    pub astray: u64,
+    out: Outbox,
+}
+
+impl World {
+    /// A world in which everyone has this configuration.
+    pub fn new(config: Config) -> Self {
+        Self { config: Arc::new(config), ..Self::default() }
+    }
+}
+
+/// A peer that runs [`Flock`].
+#[derive(Debug)]
+pub struct FlockPeer {
+    /// The state machine.
+    pub flock: Flock,
+}
+
+impl FlockPeer {
+    /// Brings an input and does what the flock asks for.
+    pub fn input(&mut self, input: Input, io: &mut Io<'_, Self>) -> Result<(), Refused> {
+        let mut out = std::mem::take(&mut io.shared.out);
+        let result = self.flock.handle(input, io.now, io.rng, &mut out);
+        for effect in out.effects.drain(..) {
+            match effect {
+                Effect::Send { to, bytes } => match node_at(to) {
+                    Some(node) => io.send(node, bytes),
+                    None => io.shared.astray += 1,
+                },
+                Effect::Close { to } => {
+                    if let Some(node) = node_at(to) {
+                        io.close(node);
+                    }
+                }
+                Effect::Deliver { payload, hops, .. } => {
+                    if let Some(number) = number(&payload) {
+                        io.report(Report::Delivered { number, hops });
+                    }
+                }
+                Effect::Told(Told::LinkUp(peer)) => io.report(Report::LinkUp(node_of(peer.id))),
+                Effect::Told(Told::LinkDown(peer)) => io.report(Report::LinkDown(node_of(peer.id))),
+                Effect::Remember | Effect::Told(_) => {}
+            }
+        }
+        io.shared.out = out;
+        if let Err(refused) = &result {
+            // The reason without its numbers and names.
+            let reason = format!("{refused:?}");
+            let reason = reason.split([' ', '{']).next().unwrap_or_default().to_owned();
+            *io.shared.refused.entry(reason).or_default() += 1;
+        }
+        result
+    }
+}
+
+impl Protocol for FlockPeer {
+    type Message = Bytes;
+    type Report = Report;
+    type Shared = World;
+
+    fn handle(&mut self, event: Event<Bytes>, io: &mut Io<'_, Self>) {
+        let input = match event {
+            Event::Start => Input::Start,
+            Event::Received { from, message } => Input::Received { from: peer_of(from), bytes: message },
+            Event::Unreachable { node, why } => Input::Unreachable { addr: addr_of(node), why },
+            Event::Deadline => Input::Deadline,
+        };
+        // Refusals are counted; to the sender they look like silence.
+        let _refused = self.input(input, io);
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.flock.next_deadline()
+    }
+
+    fn size(message: &Bytes) -> usize {
+        message.len() + FRAME_BYTES
+    }
+
+    fn kind(message: &Bytes) -> u8 {
+        message.first().copied().unwrap_or_default()
+    }
+
+    fn digest(message: &Bytes) -> u64 {
+        let words = message.chunks(8).map(|chunk| {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            u64::from_le_bytes(word)
+        });
+        words.fold(message.len() as u64, |hash, word| {
+            (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31)
+        })
+    }
+}
+
+impl Subject for FlockPeer {
+    fn create(shared: &mut World, me: Node, run: u32, contacts: &[Node]) -> Self {
+        let remembered = Remembered {
+            addrs: contacts.iter().map(|node| addr_of(*node)).collect(),
+            incarnation: u64::from(run) + 1,
+        };
+        Self { flock: Flock::new(shared.config.clone(), peer_of(me), remembered) }
+    }
+
+    fn broadcast(&mut self, payload: Bytes, io: &mut Io<'_, Self>) {
+        let _refused = self.input(Input::Broadcast { payload }, io);
+    }
+
+    fn leave(&mut self, io: &mut Io<'_, Self>) {
+        let _refused = self.input(Input::Leave, io);
+    }
+
+    fn neighbours(&self, out: &mut Vec<Node>) {
+        out.extend(self.flock.links().iter().filter_map(|(_, neighbour)| node_at(neighbour.peer.addr)));
+    }
+
+    fn remembered(&self) -> Vec<Node> {
+        Vec::new()
+    }
+
+    fn state_bytes(&self) -> usize {
+        size_of::<Self>()
+    }
+
+    fn class(kind: u8) -> Class {
+        match kind >> 4 {
+            0 => Class::Liveness,
+            1 => Class::Membership,
+            2 if kind == 0x20 => Class::Payload,
+            2 => Class::Control,
+            3 => Class::Facts,
+            4 => Class::Query,
+            _ => Class::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_peer_is_found_by_its_address_and_its_id() {
+        for number in [0, 1, 255, 9_999, 1 << 20] {
+            let peer = peer_of(Node(number));
+            assert_eq!(node_at(peer.addr), Some(Node(number)));
+            assert_eq!(node_of(peer.id), Node(number));
+        }
+    }
+}

@@ -175,9 +175,9 @@ pub struct EngineStats {
     pub l0_runs: [usize; 4],
     /// Written but not yet in durable tables.
     pub memtable_bytes: u64,
-    /// Blocks held in the cache.
+    /// Blocks and rows held in the caches.
     pub cache_bytes: u64,
-    /// Most that the cache may hold.
+    /// Most that the caches may hold.
     pub cache_bytes_max: u64,
     /// Memtable bytes at which a checkpoint starts by itself.
     pub write_buffer_bytes: u64,

@@ -13,6 +13,7 @@ mod check;
 mod checkpoint;
 mod filter;
 mod image;
+mod newest;
 mod sweep;
 mod version_file;
 
@@ -24,6 +25,7 @@ use background::Workers;
 use bytes::Bytes;
 use filter::RuleSlot;
 use image::Image;
+use newest::Newest;
 use lsm_tree::config::{BlockSizePolicy, RestartIntervalPolicy};
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, SeqNo,
@@ -45,7 +47,8 @@ const ENTRY_BYTES: u64 = 96;
 /// How an [`LsmEngine`] uses the machine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Bytes of the block cache that all keyspaces share. Fixed while the engine is open.
+    /// Bytes of the caches: a quarter for rows lately written, the rest for blocks of all keyspaces. Fixed while the
+    /// engine is open.
     pub cache_bytes: u64,
     /// Bytes of all memtables together. At half of it a checkpoint starts by itself; beyond it, writes wait.
     pub write_buffer_bytes: u64,
@@ -79,6 +82,8 @@ struct Shared {
     trees: [Tree; 4],
     /// By [`Keyspace::slot`].
     images: [Image; 4],
+    /// Of [`Keyspace::Head`].
+    newest: Newest,
     cache: Arc<Cache>,
     /// Numbers batches, and also the trees' own changes of version.
     sequence: SequenceNumberCounter,
@@ -125,7 +130,7 @@ impl LsmEngine {
     pub fn open(dir: &Path, options: EngineOptions) -> Result<LsmEngine, EngineError> {
         std::fs::create_dir_all(dir).map_err(|e| EngineError::io(format!("create {}", dir.display()), e))?;
         check::before_open(dir)?;
-        let cache = Arc::new(Cache::with_capacity_bytes(options.cache_bytes));
+        let cache = Arc::new(Cache::with_capacity_bytes(options.cache_bytes / 4 * 3));
         let files = Arc::new(DescriptorTable::new(options.open_files_max.max(16)));
         let sequence = SequenceNumberCounter::new(1);
         let rule = Arc::new(RuleSlot::default());
@@ -154,6 +159,7 @@ impl LsmEngine {
             dir: dir.to_owned(),
             images: std::array::from_fn(|slot| Image::of(&trees[slot])),
             trees,
+            newest: Newest::with_bytes(options.cache_bytes / 4),
             cache,
             sequence,
             visible: AtomicU64::new(next),
@@ -329,11 +335,15 @@ impl Engine for LsmEngine {
             let memtable = shared.images[keyspace.slot()].active();
             // Two entries of one key and sequence number would be one too many: the last one wins.
             for (key, value) in last_of_each_key(entries) {
+                let of_head = (keyspace == Keyspace::Head).then(|| (key.clone(), value.clone()));
                 let entry = match value {
                     Some(value) => InternalValue::from_components(key, value, seqno, ValueType::Value),
                     None => InternalValue::new_tombstone(key, seqno),
                 };
                 bytes += memtable.insert(entry).0 + ENTRY_BYTES;
+                if let Some((key, value)) = of_head {
+                    shared.newest.written(&key, value.as_ref());
+                }
             }
         }
         shared.visible.fetch_max(seqno + 1, Ordering::AcqRel);
@@ -350,6 +360,11 @@ impl Engine for LsmEngine {
     }
 
     fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        if keyspace == Keyspace::Head
+            && let Some(value) = self.shared.newest.get(key)
+        {
+            return Ok(Some(value));
+        }
         let value = self.shared.images[keyspace.slot()].get(key);
         Ok(value.map_err(|e| self.shared.read_error(keyspace, e))?.map(Bytes::from))
     }
@@ -410,8 +425,8 @@ impl Engine for LsmEngine {
             tables: std::array::from_fn(|slot| shared.trees[slot].table_count()),
             l0_runs: std::array::from_fn(|slot| shared.trees[slot].l0_run_count()),
             memtable_bytes: shared.unflushed.load(Ordering::Acquire),
-            cache_bytes: shared.cache.size(),
-            cache_bytes_max: shared.cache.capacity(),
+            cache_bytes: shared.cache.size() + shared.newest.bytes(),
+            cache_bytes_max: shared.cache.capacity() + shared.newest.bytes_max(),
             write_buffer_bytes: shared.write_buffer.load(Ordering::Relaxed),
             versions_reclaimed: shared.rule.reclaimed(),
             checkpoints: shared.checkpoints.load(Ordering::Relaxed),

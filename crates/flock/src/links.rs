@@ -1,6 +1,6 @@
 //! The active links of a peer, by small numbers that other parts can keep sets of.
 
-use crate::addr::Peer;
+use crate::addr::{Addr, Peer};
 use crate::time::Time;
 
 /// Most links a peer can have at once; one bit each in a [`LinkSet`].
@@ -75,23 +75,39 @@ pub struct Neighbour {
     pub peer: Peer,
     /// Since when the link is up.
     pub since: Time,
+    /// When anything last came from it.
+    pub heard: Time,
+    /// When anything last went to it.
+    pub sent: Time,
+    /// Whether it was asked for a sign of life since.
+    pub(crate) probed: bool,
 }
 
-/// The active view: written by the membership, read by all.
+/// The active view: written by the membership, read by all. Lower places are taken first, so that it needs no
+/// more memory than the most links there ever were at once.
 #[derive(Clone, Debug, Default)]
 pub struct Links {
-    places: [Option<Neighbour>; LINKS_MAX],
+    places: Vec<Option<Neighbour>>,
 }
 
 impl Links {
     /// The neighbour at a link.
     pub fn get(&self, link: Link) -> Option<&Neighbour> {
-        self.places[link.index()].as_ref()
+        self.places.get(link.index())?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, link: Link) -> Option<&mut Neighbour> {
+        self.places.get_mut(link.index())?.as_mut()
     }
 
     /// The link to the peer, if it is a neighbour.
     pub fn find(&self, peer: Peer) -> Option<Link> {
         self.iter().find(|(_, neighbour)| neighbour.peer == peer).map(|(link, _)| link)
+    }
+
+    /// The link to whoever listens at the address.
+    pub fn find_addr(&self, addr: Addr) -> Option<Link> {
+        self.iter().find(|(_, neighbour)| neighbour.peer.addr == addr).map(|(link, _)| link)
     }
 
     /// All links that are up.
@@ -118,13 +134,25 @@ impl Links {
 
     /// Takes a neighbour in; `None` when all places are taken.
     pub fn insert(&mut self, peer: Peer, now: Time) -> Option<Link> {
-        let at = self.places.iter().position(Option::is_none)?;
-        self.places[at] = Some(Neighbour { peer, since: now });
+        let at = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
+        if at == LINKS_MAX {
+            return None;
+        }
+        if at == self.places.len() {
+            self.places.reserve_exact(1);
+            self.places.push(None);
+        }
+        self.places[at] = Some(Neighbour { peer, since: now, heard: now, sent: now, probed: false });
         Some(Link(at as u8))
     }
 
     /// Frees the place of a link, and says who was there.
     pub fn remove(&mut self, link: Link) -> Option<Neighbour> {
-        self.places[link.index()].take()
+        self.places.get_mut(link.index())?.take()
+    }
+
+    /// Bytes held, inline and on the heap.
+    pub fn state_bytes(&self) -> usize {
+        size_of::<Self>() + self.places.capacity() * size_of::<Option<Neighbour>>()
     }
 }

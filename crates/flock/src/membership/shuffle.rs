@@ -1,0 +1,165 @@
+//! Contacts exchanged with random peers, and doubtful ones given another chance.
+
+use super::{ADDRS_MAX, Membership, Message, Step, Want};
+use crate::addr::{Addr, Peer};
+use crate::io::{Effect, Refused};
+use crate::links::{Link, LinkSet};
+use crate::time::Time;
+use rand::RngExt;
+use std::time::Duration;
+
+/// A doubtful contact that is tried again is forgotten once in so many times, unless it answers.
+const TRIES: u32 = 8;
+
+/// After a neighbour's death contacts are exchanged within this time.
+const SOON: Duration = Duration::from_secs(5);
+
+/// When to exchange contacts, and with whom it is under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shuffling {
+    at: Time,
+    mend_at: Time,
+    wait: Duration,
+    /// A shuffle of ours is under way.
+    open: bool,
+    /// Answers due to us from those whose shuffles ended here.
+    returns: u8,
+}
+
+impl Shuffling {
+    pub(super) fn due(&self) -> Time {
+        self.at.min(self.mend_at)
+    }
+}
+
+impl Membership {
+    pub(super) fn start_shuffling(&mut self, step: &mut Step<'_>) {
+        let config = &self.config;
+        self.shuffle.wait = config.shuffle_first;
+        self.shuffle.at = step.now + config.shuffle_first.mul_f64(step.rng.random_range(0.5..1.5));
+        self.shuffle.mend_at = step.now + config.mend_wait.mul_f64(step.rng.random_range(0.5..1.5));
+    }
+
+    /// What is known grows old quickly when peers die.
+    pub(super) fn shuffle_sooner(&mut self, step: &mut Step<'_>) {
+        let soon = SOON.min(self.config.shuffle_wait);
+        self.shuffle.wait = self.shuffle.wait.min(soon);
+        self.shuffle.at = self.shuffle.at.min(step.now + soon.mul_f64(step.rng.random_range(0.5..1.5)));
+    }
+
+    pub(super) fn shuffle_if_due(&mut self, step: &mut Step<'_>) {
+        if self.shuffle.at > step.now {
+            return;
+        }
+        let wait = self.shuffle.wait;
+        self.shuffle.at = step.now + wait.mul_f64(step.rng.random_range(0.75..1.25));
+        self.shuffle.wait = (wait * 2).min(self.config.shuffle_wait);
+        (self.shuffle.open, self.shuffle.returns) = (true, 0);
+        let young = self.book.len() < self.config.contacts;
+        let count = if young { self.config.shuffle_young } else { self.config.shuffle_count };
+        if let Some(next) = self.any_link(LinkSet::default(), step).and_then(|link| self.links.get(link)) {
+            let (to, hops) = (next.peer.addr, self.config.shuffle_hops.saturating_sub(1));
+            let count = count.min(ADDRS_MAX as u8);
+            self.send(to, &Message::Shuffle { hops, count, origin: step.me.addr }, step);
+        }
+        if usize::from(self.news) * 4 >= self.config.contacts.min(self.book.len() * 4) {
+            self.news = 0;
+            step.out.effects.push(Effect::Remember);
+        }
+    }
+
+    /// Somebody's shuffle, here for a hop or at its end.
+    pub(super) fn handle_shuffle(
+        &mut self,
+        from: Peer,
+        link: Option<Link>,
+        hops: u8,
+        count: u8,
+        origin: Addr,
+        step: &mut Step<'_>,
+    ) -> Result<(), Refused> {
+        let Some(link) = link else { return Err(self.disown(from, step)) };
+        self.serve(step.now)?;
+        if origin == step.me.addr {
+            return Ok(());
+        }
+        let mut back = LinkSet::default();
+        back.insert(link);
+        self.links.find_addr(origin).into_iter().for_each(|link| back.insert(link));
+        let next = self.any_link(back, step).and_then(|link| self.links.get(link)).map(|next| next.peer.addr);
+        if let Some(to) = next.filter(|_| hops > 0) {
+            self.send(to, &Message::Shuffle { hops: hops - 1, count, origin }, step);
+            return Ok(());
+        }
+        let known = self.book.sample(usize::from(count), step.rng);
+        self.shuffle.returns = self.shuffle.returns.saturating_add(1);
+        self.hear_of(origin, step);
+        self.send(origin, &Message::Offer { known }, step);
+        Ok(())
+    }
+
+    /// Contacts from where our shuffle ended.
+    pub(super) fn handle_offer(
+        &mut self,
+        from: Peer,
+        known: &[Addr],
+        step: &mut Step<'_>,
+    ) -> Result<(), Refused> {
+        if !std::mem::take(&mut self.shuffle.open) {
+            return Err(Refused::Stale);
+        }
+        let mine = self.book.sample(known.len().max(usize::from(self.config.shuffle_count)), step.rng);
+        self.send(from.addr, &Message::Return { known: mine }, step);
+        self.learn(from, known, step);
+        Ok(())
+    }
+
+    /// Contacts from somebody whose shuffle ended here.
+    pub(super) fn handle_return(
+        &mut self,
+        from: Peer,
+        link: Option<Link>,
+        known: &[Addr],
+        step: &mut Step<'_>,
+    ) -> Result<(), Refused> {
+        self.shuffle.returns = self.shuffle.returns.checked_sub(1).ok_or(Refused::Stale)?;
+        self.learn(from, known, step);
+        if link.is_none() {
+            step.out.effects.push(Effect::Close { to: from.addr });
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, from: Peer, known: &[Addr], step: &mut Step<'_>) {
+        self.hear_of(from.addr, step);
+        self.book.trust(from.addr);
+        known.iter().for_each(|addr| self.hear_of(*addr, step));
+    }
+
+    /// Gives a doubtful contact another chance; if it lives, we move closer to it. Where many are doubtful, others
+    /// are tried too: they may be on the far side of what happened.
+    pub(super) fn mend_if_due(&mut self, step: &mut Step<'_>) {
+        if self.shuffle.mend_at > step.now {
+            return;
+        }
+        self.shuffle.mend_at = step.now + self.config.mend_wait.mul_f64(step.rng.random_range(0.75..1.25));
+        let doubted = self.book.doubted();
+        if doubted == 0 || self.links.len() < self.config.active {
+            return;
+        }
+        let addr = if step.rng.random_range(0..self.book.len()) < doubted {
+            self.book.draw(step.rng)
+        } else {
+            self.book.any_doubtful(step.rng)
+        };
+        let Some(addr) = addr else { return };
+        if self.links.find_addr(addr).is_some() {
+            return self.book.trust(addr);
+        }
+        if self.once_in(TRIES, step) {
+            self.book.forget(addr);
+        }
+        self.expect(2, step.now);
+        self.send(addr, &Message::Neighbour { want: Want::Two }, step);
+    }
+}

@@ -18,6 +18,14 @@ impl Addr {
         IpAddr::V6(Ipv6Addr::from(self.ip)).to_canonical()
     }
 
+    /// All eighteen bytes: the IP address as IPv6, then the port, both big-endian.
+    pub fn octets(self) -> [u8; 18] {
+        let mut octets = [0; 18];
+        octets[..16].copy_from_slice(&self.ip);
+        octets[16..].copy_from_slice(&self.port);
+        octets
+    }
+
     /// The TCP port.
     pub fn port(self) -> u16 {
         u16::from_be_bytes(self.port)

@@ -128,6 +128,14 @@ pub enum Refused {
         /// The most there may be.
         max: usize,
     },
+    /// There are as many of these as there may be; nothing was sent.
+    #[error("there are {max} {what} already, and no more fit")]
+    TooMany {
+        /// Of which things.
+        what: &'static str,
+        /// The most there may be.
+        max: usize,
+    },
 }
 
 /// What a step of the flock asks for, in order, and what it needs from outside to decide.

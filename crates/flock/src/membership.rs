@@ -357,7 +357,7 @@ impl Membership {
             Refused::Implausible(_) => counters.implausible += 1,
             Refused::Stale => counters.stale += 1,
             Refused::Flood => counters.floods += 1,
-            Refused::TooLarge { .. } => {}
+            Refused::TooLarge { .. } | Refused::TooMany { .. } => {}
         }
     }
 

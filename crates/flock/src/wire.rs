@@ -52,6 +52,11 @@ impl Writer {
         Self { bytes }
     }
 
+    /// Begins a part of a message, without a tag.
+    pub fn bare(room: usize) -> Self {
+        Self { bytes: Vec::with_capacity(room) }
+    }
+
     /// One byte.
     pub fn u8(&mut self, value: u8) {
         self.bytes.push(value);
@@ -118,7 +123,7 @@ impl Writer {
         self.bytes.len()
     }
 
-    /// Never: a message has at least its tag.
+    /// Whether nothing is written; never so of a message, which has at least its tag.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -144,6 +149,11 @@ impl Reader {
         let mut bytes = message.clone();
         let tag = bytes.try_get_u8().map_err(|_| DecodeError::Short("the tag"))?;
         Ok((tag, Self { bytes }))
+    }
+
+    /// Reads a part of a message, which has no tag.
+    pub fn over(bytes: Bytes) -> Self {
+        Self { bytes }
     }
 
     /// One byte.
@@ -218,6 +228,14 @@ impl Reader {
         let mut array = [0; N];
         self.bytes.try_copy_to_slice(&mut array).map_err(|_| DecodeError::Short(what))?;
         Ok(array)
+    }
+
+    /// As many bytes as told, as they are.
+    pub fn bytes(&mut self, length: usize, what: &'static str) -> Result<Bytes, DecodeError> {
+        if length > self.bytes.len() {
+            return Err(DecodeError::Short(what));
+        }
+        Ok(self.bytes.split_to(length))
     }
 
     /// `| length: varint | bytes |`, at most `max` bytes.

@@ -25,6 +25,7 @@ use crate::wire::Reader;
 use book::{Book, Limits};
 pub use message::{ADDRS_MAX, HOPS_MAX, Message, Want};
 use rand::{Rng, RngExt};
+use skein_model::HostId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ mod message;
 mod refill;
 mod shuffle;
 mod walks;
+
+/// How many past neighbours are remembered as such.
+const PAST: usize = 6;
 
 /// Knobs of the membership.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,10 +104,10 @@ impl Default for Config {
             walk_wait: Duration::from_millis(1200),
             retry_wait: Duration::from_secs(32),
             mend_wait: Duration::from_secs(10),
-            shuffle_first: Duration::from_secs(2),
+            shuffle_first: Duration::from_secs(4),
             shuffle_wait: Duration::from_secs(90),
             shuffle_hops: 5,
-            shuffle_young: 32,
+            shuffle_young: 48,
             shuffle_count: 8,
             flood: 20_000,
         }
@@ -179,6 +183,8 @@ pub struct Membership {
     /// Links asked for and not come yet, and until when they are waited for.
     expected: u8,
     expected_until: Time,
+    /// Who was a neighbour until lately; what they sent before they knew is no stranger's word.
+    past: [(HostId, Time); PAST],
     /// Messages served in the second that began then.
     served: u32,
     served_since: Time,
@@ -213,6 +219,7 @@ impl Membership {
             shuffle: shuffle::Shuffling::default(),
             expected: 0,
             expected_until: Time::default(),
+            past: [(HostId(0), Time::default()); PAST],
             served: 0,
             served_since: Time::default(),
             news: 0,
@@ -278,13 +285,18 @@ impl Membership {
         while let Some(one) = link.next() {
             let other = link.next().and_then(|other| self.take_down(other, step));
             if let Some(one) = self.take_down(one, step) {
-                self.dismiss(one.peer, Message::Leave { instead: other.map(|it| it.peer) }, step);
+                self.say_goodbye(one.peer, other.map(|it| it.peer), step);
             }
             if let Some(other) = other {
-                self.dismiss(other.peer, Message::Leave { instead: None }, step);
+                self.say_goodbye(other.peer, None, step);
             }
         }
         self.phase = Phase::Left;
+    }
+
+    fn say_goodbye(&mut self, peer: Peer, instead: Option<Peer>, step: &mut Step<'_>) {
+        self.send(peer.addr, &Message::Leave { instead }, step);
+        step.out.effects.push(Effect::Close { to: peer.addr });
     }
 
     /// Whether [`Self::leave`] was called.
@@ -336,8 +348,8 @@ impl Membership {
             Message::Walk { want, hops, joiner } => self.handle_walk(from, link, want, hops, joiner, step),
             Message::Neighbour { want } => self.handle_neighbour(from, want, step),
             Message::Link { known } => self.handle_link(from, link, &known, step),
-            Message::Unlink { instead } => self.handle_unlink(link, instead, false, step),
-            Message::Leave { instead } => self.handle_unlink(link, instead, true, step),
+            Message::Unlink { instead } => self.handle_unlink(from, link, instead, false, step),
+            Message::Leave { instead } => self.handle_unlink(from, link, instead, true, step),
             Message::Shuffle { hops, count, origin } => {
                 self.handle_shuffle(from, link, hops, count, origin, step)
             }
@@ -377,8 +389,11 @@ impl Membership {
 
     /// A neighbour-only message came from somebody who is none: tell them, lest they believe in the link for ever.
     pub(crate) fn disown(&mut self, from: Peer, step: &mut Step<'_>) -> Refused {
+        if self.is_past(from, step.now) {
+            return Refused::Stale;
+        }
         if self.serve(step.now).is_ok() {
-            self.dismiss(from, Message::Unlink { instead: None }, step);
+            self.send(from.addr, &Message::Unlink { instead: None }, step);
         }
         Refused::Stranger(from)
     }
@@ -390,12 +405,6 @@ impl Membership {
 
     fn send(&mut self, to: Addr, message: &Message, step: &mut Step<'_>) {
         step.out.send(to, message.encode());
-    }
-
-    /// Sends a last message, and closes the connection behind it.
-    fn dismiss(&mut self, peer: Peer, message: Message, step: &mut Step<'_>) {
-        self.send(peer.addr, &message, step);
-        step.out.effects.push(Effect::Close { to: peer.addr });
     }
 
     /// Takes a contact in, if it can be one.
@@ -416,7 +425,11 @@ impl Membership {
         self.book.trust(peer.addr);
         self.book.not_passive(peer.addr);
         self.expected = self.expected.saturating_sub(1);
-        self.phase = Phase::Inside;
+        if self.phase == Phase::Outside {
+            // Somebody let us in, without necessarily saying so.
+            self.book.trust_all();
+            self.phase = Phase::Inside;
+        }
         self.beat_due = self.beat_due.min(step.now + self.config.beat);
         self.counters.links_up += 1;
         self.changes.push(Change::Up(link));
@@ -427,10 +440,17 @@ impl Membership {
     /// One neighbour less.
     fn take_down(&mut self, link: Link, step: &mut Step<'_>) -> Option<Neighbour> {
         let neighbour = self.links.remove(link)?;
+        self.past.rotate_right(1);
+        self.past[0] = (neighbour.peer.id, step.now + self.config.walk_wait);
         self.counters.links_down += 1;
         self.changes.push(Change::Down(link, neighbour));
         step.out.effects.push(Effect::Told(Told::LinkDown(neighbour.peer)));
         Some(neighbour)
+    }
+
+    /// Whether the peer was a neighbour until lately, and may not know yet that it is none.
+    fn is_past(&self, peer: Peer, now: Time) -> bool {
+        self.past.iter().any(|(id, until)| *id == peer.id && now < *until)
     }
 
     /// A random neighbour's link, not one of `but`.

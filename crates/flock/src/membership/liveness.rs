@@ -75,7 +75,7 @@ impl Membership {
     /// A heartbeat from somebody who believes in a link that we do not have. Taken up when we want one, else denied.
     pub(super) fn adopt(&mut self, from: Peer, step: &mut Step<'_>) -> Result<(), Refused> {
         self.serve(step.now)?;
-        if self.links.len() < self.config.active {
+        if self.links.len() < self.config.active && !self.is_past(from, step.now) {
             self.make_link(from, step);
             return Ok(());
         }

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// Refused dials that are made up for in one round.
 const MADE_UP_MAX: u16 = 64;
 
+/// Most contacts asked to let us in at the same time.
+const JOINS_MAX: usize = 4;
+
 /// Deaths within this time of each other are one disaster.
 const DISASTER: Duration = Duration::from_secs(2);
 
@@ -33,6 +36,16 @@ pub(super) struct Refill {
     deaths: u8,
     /// Every contact was tried; the next round begins anew.
     exhausted: bool,
+    by: By,
+}
+
+/// How a round looks for links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum By {
+    #[default]
+    Walking,
+    Joining,
+    Dialling,
 }
 
 impl Refill {
@@ -102,13 +115,17 @@ impl Membership {
         let refill = &mut self.refill;
         refill.round = refill.round.saturating_add(1);
         (refill.under_way, refill.made_up) = (0, 0);
-        let outside = self.phase == Phase::Outside;
-        let one_short = self.links.len() + 1 == self.config.active && self.refill.round <= 2;
-        let wait = if outside || one_short { self.config.walk_wait } else { self.config.dial_wait };
+        refill.by = match () {
+            () if self.phase == Phase::Outside => By::Joining,
+            () if self.links.len() + 1 == self.config.active && refill.round <= 2 => By::Walking,
+            () => By::Dialling,
+        };
+        let by = refill.by;
+        let wait = if by == By::Dialling { self.config.dial_wait } else { self.config.walk_wait };
         // Peers that lost each other at the same moment need not go on in step.
         let jitter = wait.mul_f64(step.rng.random_range(0.0..0.2));
         self.refill.at = Some(step.now + wait + jitter);
-        if one_short {
+        if by == By::Walking {
             self.walk(Want::One, step);
         } else {
             self.dial_more(step);
@@ -117,14 +134,16 @@ impl Membership {
 
     /// As many dials as this round wants and are not under way.
     fn dial_more(&mut self, step: &mut Step<'_>) {
-        let outside = self.phase == Phase::Outside;
         let short = self.config.active.saturating_sub(self.links.len());
-        if self.refill.exhausted || (short == 1 && self.refill.round <= 2) {
-            return;
-        }
-        let doublings = u32::from(self.refill.round - 1) + u32::from(self.refill.deaths.saturating_sub(1));
-        let wanted = if outside { 1 } else { short.div_ceil(2) };
-        let most = if outside { 4 } else { self.config.dials };
+        let (wanted, most) = match self.refill.by {
+            _ if self.refill.exhausted => return,
+            By::Walking => return,
+            // Let in: the walks are under way.
+            By::Joining if self.phase == Phase::Inside => return,
+            By::Joining => (1, JOINS_MAX),
+            By::Dialling => (short.div_ceil(2), self.config.dials),
+        };
+        let doublings = u32::from(self.refill.round.max(1) - 1) + u32::from(self.refill.deaths.max(1) - 1);
         let wanted = (wanted << doublings.min(6)).min(most);
         while usize::from(self.refill.under_way) < wanted {
             let Some(addr) = self.book.draw(step.rng) else { return self.exhausted(step) };
@@ -134,12 +153,12 @@ impl Membership {
             }
             self.refill.under_way += 1;
             self.counters.dials += 1;
-            if outside {
+            if self.refill.by == By::Joining {
                 self.expect(self.config.active as u8, step.now);
                 self.send(addr, &Message::Join, step);
             } else {
-                let want = if short > 1 { Want::Two } else { Want::One };
-                self.expect(if short > 1 { 2 } else { 1 }, step.now);
+                let (want, links) = if short > 1 { (Want::Two, 2) } else { (Want::One, 1) };
+                self.expect(links, step.now);
                 self.send(addr, &Message::Neighbour { want }, step);
             }
         }

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// A doubtful contact that is tried again is forgotten once in so many times, unless it answers.
 const TRIES: u32 = 8;
 
+/// Answers to offers that are waited for at most; some never come.
+const RETURNS_MAX: u8 = 8;
+
 /// After a neighbour's death contacts are exchanged within this time.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -54,7 +57,7 @@ impl Membership {
         let wait = self.shuffle.wait;
         self.shuffle.at = step.now + wait.mul_f64(step.rng.random_range(0.75..1.25));
         self.shuffle.wait = (wait * 2).min(self.config.shuffle_wait);
-        (self.shuffle.open, self.shuffle.returns) = (true, 0);
+        self.shuffle.open = true;
         let young = self.book.len() < self.config.contacts;
         let count = if young { self.config.shuffle_young } else { self.config.shuffle_count };
         if let Some(next) = self.any_link(LinkSet::default(), step).and_then(|link| self.links.get(link)) {
@@ -92,7 +95,7 @@ impl Membership {
             return Ok(());
         }
         let known = self.book.sample(usize::from(count), step.rng);
-        self.shuffle.returns = self.shuffle.returns.saturating_add(1);
+        self.shuffle.returns = self.shuffle.returns.saturating_add(1).min(RETURNS_MAX);
         self.hear_of(origin, step);
         self.send(origin, &Message::Offer { known }, step);
         Ok(())

@@ -3,7 +3,7 @@
 
 use super::{Membership, Message, Step, Want};
 use crate::addr::Peer;
-use crate::io::Refused;
+use crate::io::{Effect, Refused};
 use crate::links::{Link, LinkSet};
 use rand::RngExt;
 use std::time::Duration;
@@ -37,11 +37,13 @@ impl Membership {
         joiner: Peer,
         step: &mut Step<'_>,
     ) -> Result<(), Refused> {
-        let Some(link) = link else { return Err(self.disown(from, step)) };
+        if link.is_none() && !self.is_past(from, step.now) {
+            return Err(self.disown(from, step));
+        }
         self.serve(step.now)?;
         if joiner != step.me {
             self.hear_of(joiner.addr, step);
-            self.spread(Some(link), hops, joiner, step);
+            self.spread(link, hops, joiner, step);
         }
         Ok(())
     }
@@ -85,7 +87,9 @@ impl Membership {
         joiner: Peer,
         step: &mut Step<'_>,
     ) -> Result<(), Refused> {
-        let Some(link) = link else { return Err(self.disown(from, step)) };
+        if link.is_none() && !self.is_past(from, step.now) {
+            return Err(self.disown(from, step));
+        }
         self.serve(step.now)?;
         if joiner == step.me {
             return Ok(());
@@ -98,8 +102,7 @@ impl Membership {
             return Ok(());
         }
         let mut back = LinkSet::default();
-        back.insert(link);
-        known.into_iter().for_each(|link| back.insert(link));
+        link.into_iter().chain(known).for_each(|link| back.insert(link));
         match self.any_link(back, step) {
             Some(next) if hops > 0 => self.pass(next, &Message::Walk { want, hops: hops - 1, joiner }, step),
             _ if known.is_none() => self.settle(want, joiner, step),
@@ -147,12 +150,14 @@ impl Membership {
     /// A neighbour has dropped us, perhaps for somebody who now expects a link from us.
     pub(super) fn handle_unlink(
         &mut self,
+        from: Peer,
         link: Option<Link>,
         instead: Option<Peer>,
         leaves: bool,
         step: &mut Step<'_>,
     ) -> Result<(), Refused> {
         let neighbour = link.and_then(|link| self.take_down(link, step)).ok_or(Refused::Stale)?;
+        step.out.effects.push(Effect::Close { to: from.addr });
         if leaves {
             self.book.forget(neighbour.peer.addr);
         } else {
@@ -233,7 +238,8 @@ impl Membership {
     }
 
     fn part_from(&mut self, peer: Peer, instead: Option<Peer>, step: &mut Step<'_>) {
-        self.dismiss(peer, Message::Unlink { instead }, step);
+        // It closes the connection, not we: what it has on the way to us should still arrive.
+        self.send(peer.addr, &Message::Unlink { instead }, step);
         self.book.make_passive(peer.addr, self.config.limits(), step.rng);
     }
 

@@ -58,7 +58,7 @@ impl Broadcast {
 
 /// A link that one end dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drop {
+pub struct Dropped {
     /// When.
     pub at: Time,
     /// Who dropped it.
@@ -87,7 +87,7 @@ pub struct Cluster<P: Subject = FlockPeer> {
     /// The simulation below, for whatever is not offered here.
     pub sim: Sim<P>,
     /// Links dropped, when [`Cluster::watch_drops`] asked for them.
-    pub drops: Vec<Drop>,
+    pub drops: Vec<Dropped>,
     /// Answers, in the order in which they came.
     pub answers: Vec<Answer>,
     size: usize,
@@ -325,7 +325,14 @@ impl<P: Subject> Cluster<P> {
     }
 
     /// One of the live ones, drawn at random.
+    /// * Panics: when all are dead.
     pub fn any(&mut self) -> Node {
+        for _ in 0..100 {
+            let node = Node(self.rng.random_range(0..self.sim.len() as u32));
+            if self.sim.get(node).is_some() {
+                return node;
+            }
+        }
         let live = self.live();
         live[self.rng.random_range(0..live.len())]
     }
@@ -390,7 +397,7 @@ impl<P: Subject> Cluster<P> {
                     }
                 }
                 Report::LinkDown(neighbour) if self.watch_drops => {
-                    self.drops.push(Drop { at, node, neighbour });
+                    self.drops.push(Dropped { at, node, neighbour });
                 }
                 Report::LinkUp(_) | Report::LinkDown(_) => {}
                 Report::Answer { counted, known, value } => {

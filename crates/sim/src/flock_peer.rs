@@ -169,11 +169,11 @@ impl Subject for FlockPeer {
     }
 
     fn remembered(&self) -> Vec<Node> {
-        Vec::new()
+        self.flock.remember().addrs.into_iter().filter_map(node_at).collect()
     }
 
     fn state_bytes(&self) -> usize {
-        size_of::<Self>()
+        self.flock.state_bytes()
     }
 
     fn class(kind: u8) -> Class {

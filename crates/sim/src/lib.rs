@@ -6,13 +6,20 @@
 //! * [`graph`]: what can be said of an overlay: components, paths, the bound that no broadcast can beat.
 //! * [`subject`]: what a gossip protocol offers to be measured; [`flock_peer`]: ours.
 //! * [`cluster`]: a whole flock under test, in the words of its tests.
+//! * [`scenario`]: files that say what happens and what it should come to; [`run`] carries them out and
+//!   [`measure`] names what is measured.
+//! * [`engine_speed`]: how fast the engine is by itself.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod engine;
+pub mod engine_speed;
 pub mod flock_peer;
 pub mod graph;
+pub mod measure;
 pub mod network;
+pub mod run;
+pub mod scenario;
 pub mod subject;
 pub mod wheel;
 
@@ -20,5 +27,7 @@ pub use cluster::Cluster;
 pub use engine::{Death, Event, Io, Node, Protocol, Sim};
 pub use flock_peer::{FlockPeer, World};
 pub use graph::Graph;
+pub use measure::Measure;
 pub use network::{Latency, Network};
+pub use scenario::Scenario;
 pub use subject::{Class, Report, Subject};

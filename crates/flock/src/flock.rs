@@ -1,7 +1,8 @@
 //! The parts put together.
 
 use crate::addr::{Addr, Peer};
-use crate::io::{Effect, Input, Outbox, Refused};
+use crate::broadcast::{self, Broadcast, Channel, Event};
+use crate::io::{Cx, Effect, Input, Outbox, Refused};
 use crate::links::Links;
 use crate::membership::{self, Change, Membership, Step};
 use crate::time::Time;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 pub struct Config {
     /// Views, heartbeats, the address book.
     pub membership: Arc<membership::Config>,
+    /// Trees, announcements, payloads kept.
+    pub broadcast: Arc<broadcast::Config>,
 }
 
 /// What a peer is given when it starts.
@@ -31,6 +34,7 @@ pub struct Flock {
     me: Peer,
     incarnation: u64,
     membership: Membership,
+    broadcast: Broadcast,
 }
 
 impl Flock {
@@ -40,6 +44,7 @@ impl Flock {
             me,
             incarnation: remembered.incarnation,
             membership: Membership::new(config.membership.clone(), me, &remembered.addrs),
+            broadcast: Broadcast::new(config.broadcast.clone(), me.id, remembered.incarnation),
         }
     }
 
@@ -67,6 +72,9 @@ impl Flock {
             }
             Input::Deadline => {
                 self.membership.deadline(&mut step);
+                if self.broadcast.next_deadline().is_some_and(|due| due <= now) {
+                    self.broadcast.deadline(&mut lend(&mut step, self.membership.links()));
+                }
                 Ok(())
             }
             Input::Start => {
@@ -81,10 +89,13 @@ impl Flock {
                 self.membership.leave(&mut step);
                 Ok(())
             }
-            // (The broadcast takes it from here.)
-            Input::Broadcast { .. } => Ok(()),
+            Input::Broadcast { payload } => {
+                let mut cx = lend(&mut step, self.membership.links());
+                self.broadcast.publish(Channel::App, payload, &mut cx).map(drop)
+            }
         };
         self.tell_changes(&mut step);
+        self.route(&mut step);
         if let Err(refused) = &result {
             self.membership.note(refused);
         }
@@ -98,7 +109,7 @@ impl Flock {
 
     /// When to bring [`Input::Deadline`]; ask again after each [`Flock::handle`].
     pub fn next_deadline(&self) -> Option<Time> {
-        self.membership.next_deadline()
+        [self.membership.next_deadline(), self.broadcast.next_deadline()].into_iter().flatten().min()
     }
 
     /// The active view.
@@ -109,6 +120,11 @@ impl Flock {
     /// The views, and what happened to them.
     pub fn membership(&self) -> &Membership {
         &self.membership
+    }
+
+    /// The trees, and what went along them.
+    pub fn broadcast(&self) -> &Broadcast {
+        &self.broadcast
     }
 
     /// Who this is.
@@ -122,9 +138,12 @@ impl Flock {
         Remembered { addrs: self.membership.remember(), incarnation: self.incarnation + 1 }
     }
 
-    /// Bytes held, inline and on the heap, without what all peers of a process share.
+    /// Bytes held, inline and on the heap, without what all peers of a process share and without the payloads kept
+    /// for grafts, which are [`Broadcast::kept_bytes`].
     pub fn state_bytes(&self) -> usize {
-        size_of::<Self>() - size_of::<Membership>() + self.membership.state_bytes()
+        size_of::<Self>() - size_of::<Membership>() - size_of::<Broadcast>()
+            + self.membership.state_bytes()
+            + self.broadcast.state_bytes()
     }
 
     fn receive(&mut self, from: Peer, bytes: &bytes::Bytes, step: &mut Step<'_>) -> Result<(), Refused> {
@@ -137,17 +156,42 @@ impl Flock {
             return self.membership.handle(from, tag, reader, step);
         }
         // Everything else is between neighbours.
-        let Some(_link) = link else { return Err(self.membership.disown(from, step)) };
-        Err(crate::wire::DecodeError::Tag(tag).into())
+        let Some(link) = link else { return Err(self.membership.disown(from, step)) };
+        let mut cx = lend(step, self.membership.links());
+        match tag >> 4 {
+            2 => self.broadcast.handle(link, tag, reader, &mut cx),
+            _ => Err(crate::wire::DecodeError::Tag(tag).into()),
+        }
     }
 
     /// Tells the other parts which links came up and went down.
-    fn tell_changes(&mut self, _step: &mut Step<'_>) {
+    fn tell_changes(&mut self, step: &mut Step<'_>) {
         for change in self.membership.take_changes() {
+            let mut cx = lend(step, self.membership.links());
             match change {
-                Change::Up(_link) => {}
-                Change::Down(_link, _neighbour) => {}
+                Change::Up(link) => self.broadcast.link_up(link, &mut cx),
+                Change::Down(link, _neighbour) => self.broadcast.link_down(link, &mut cx),
             }
         }
     }
+
+    /// Takes what broadcasts brought to the parts they are for.
+    fn route(&mut self, step: &mut Step<'_>) {
+        while let Some(event) = self.broadcast.next_event() {
+            match event {
+                Event::Delivered { id, channel: Channel::App, payload, hops, .. }
+                    if id.origin != self.me.id =>
+                {
+                    step.out.effects.push(Effect::Deliver { origin: id.origin, payload, hops });
+                }
+                // (Facts, queries and health take theirs from here.)
+                Event::Delivered { .. } | Event::Declined { .. } | Event::Grafted { .. } => {}
+            }
+        }
+    }
+}
+
+/// What a step lends to the parts that may read the links but not change them.
+fn lend<'a>(step: &'a mut Step<'_>, links: &'a Links) -> Cx<'a> {
+    Cx { now: step.now, rng: step.rng, me: step.me, links, out: step.out }
 }

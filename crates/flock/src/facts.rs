@@ -215,6 +215,7 @@ impl Facts {
             + self.settings.forest.heap_bytes()
             + self.departed.heap_bytes()
             + self.spread.heap_bytes()
+            + self.pace.heap_bytes()
             + events
     }
 
@@ -605,3 +606,6 @@ impl Facts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

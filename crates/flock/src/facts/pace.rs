@@ -1,7 +1,7 @@
 //! When to compare notes with which neighbour, and how much a neighbour may cost.
 
 use super::config::Config;
-use crate::links::{LINKS_MAX, Link};
+use crate::links::Link;
 use crate::time::Time;
 use rand::{Rng, RngExt};
 use std::time::Duration;
@@ -18,10 +18,10 @@ struct Place {
     left: u32,
 }
 
-/// Per link 40 bytes; see the module.
+/// Per link 48 bytes; see the module.
 #[derive(Debug, Default)]
 pub struct Pace {
-    places: [Place; LINKS_MAX],
+    places: Vec<Place>,
     /// When to open an exchange with any neighbour.
     turn: Option<Time>,
     /// When a neighbour was last heard of facts.
@@ -29,11 +29,24 @@ pub struct Pace {
 }
 
 impl Pace {
+    fn place(&mut self, link: Link) -> &mut Place {
+        if self.places.len() <= link.index() {
+            self.places.reserve_exact(link.index() + 1 - self.places.len());
+            self.places.resize(link.index() + 1, Place::default());
+        }
+        &mut self.places[link.index()]
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.places.capacity() * size_of::<Place>()
+    }
+
     /// A neighbour is there: compare soon.
     pub fn begin(&mut self, link: Link, now: Time, config: &Config, rng: &mut dyn Rng) {
         let due = Some(now + rng.random_range(Duration::ZERO..=Duration::from_secs(1)));
         let left = config.link_bytes_per_second.saturating_mul(4);
-        self.places[link.index()] = Place { due, wait: Duration::ZERO, filled: now, left };
+        *self.place(link) = Place { due, wait: Duration::ZERO, filled: now, left };
         if self.turn.is_none() {
             self.turn = Some(now + turn(config, rng));
         }
@@ -41,7 +54,7 @@ impl Pace {
 
     /// The neighbour is not there any more.
     pub fn end(&mut self, link: Link, last: bool) {
-        self.places[link.index()] = Place::default();
+        *self.place(link) = Place::default();
         if last {
             self.turn = None;
         }
@@ -49,20 +62,20 @@ impl Pace {
 
     /// An exchange is opened: when it finds differences, another follows.
     pub fn opened(&mut self, link: Link, now: Time, config: &Config) {
-        let place = &mut self.places[link.index()];
+        let place = self.place(link);
         place.wait = (place.wait * 2).max(config.retry);
         place.due = (place.wait < config.exchange_every).then_some(now + place.wait);
     }
 
     /// An exchange found nothing different.
     pub fn same(&mut self, link: Link) {
-        let place = &mut self.places[link.index()];
+        let place = self.place(link);
         (place.due, place.wait) = (None, Duration::ZERO);
     }
 
     /// The neighbour has more for us.
     pub fn more(&mut self, link: Link, now: Time, config: &Config) {
-        let place = &mut self.places[link.index()];
+        let place = self.place(link);
         let due = now + config.next_chunk;
         place.due = Some(place.due.map_or(due, |it| it.min(due)));
         place.wait = Duration::ZERO;
@@ -91,7 +104,7 @@ impl Pace {
 
     /// Whether the neighbour has any of its share left.
     pub fn affords(&mut self, link: Link, now: Time, config: &Config) -> bool {
-        let place = &mut self.places[link.index()];
+        let place = self.place(link);
         let most = u64::from(config.link_bytes_per_second) * 4;
         let micros = u64::try_from(now.since(place.filled).as_micros()).unwrap_or(u64::MAX);
         let more = micros.saturating_mul(u64::from(config.link_bytes_per_second)) / 1_000_000;
@@ -104,7 +117,7 @@ impl Pace {
 
     /// The neighbour has cost so much.
     pub fn charge(&mut self, link: Link, bytes: usize) {
-        let place = &mut self.places[link.index()];
+        let place = self.place(link);
         place.left = place.left.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 }

@@ -37,7 +37,7 @@ pub use settings::{Setting, Settings};
 pub use version::{COUNTER_MAX, INCARNATION_MAX, Version};
 
 use crate::addr::{Addr, Peer};
-use crate::io::{Cx, Refused, Unreachable};
+use crate::io::{Cx, Effect, Refused, Unreachable};
 use crate::links::{Link, Neighbour};
 use crate::time::Time;
 use crate::wire::{Reader, Writer};
@@ -459,7 +459,11 @@ impl Facts {
                     self.send(from.addr, &Message::Answer, cx);
                     Ok(())
                 }
-                Message::Answer if self.departed.answered(from.id) => Ok(()),
+                Message::Answer if self.departed.answered(from.id) => {
+                    // We opened the connection, for this.
+                    cx.out.effects.push(Effect::Close { to: from.addr });
+                    Ok(())
+                }
                 Message::Answer => Err(Refused::Stale),
                 _ => Err(Refused::Stranger(from)),
             };

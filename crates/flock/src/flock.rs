@@ -2,7 +2,8 @@
 
 use crate::addr::{Addr, Peer};
 use crate::broadcast::{self, Broadcast, Channel, Event};
-use crate::io::{Cx, Effect, Input, Outbox, Refused};
+use crate::facts::{self, Facts};
+use crate::io::{Cx, Effect, Input, Outbox, Refused, Told};
 use crate::links::Links;
 use crate::membership::{self, Change, Membership, Step};
 use crate::time::Time;
@@ -17,6 +18,8 @@ pub struct Config {
     pub membership: Arc<membership::Config>,
     /// Trees, announcements, payloads kept.
     pub broadcast: Arc<broadcast::Config>,
+    /// Budgets of facts and settings, and how they are kept equal.
+    pub facts: Arc<facts::Config>,
 }
 
 /// What a peer is given when it starts.
@@ -35,6 +38,7 @@ pub struct Flock {
     incarnation: u64,
     membership: Membership,
     broadcast: Broadcast,
+    facts: Facts,
 }
 
 impl Flock {
@@ -45,6 +49,7 @@ impl Flock {
             incarnation: remembered.incarnation,
             membership: Membership::new(config.membership.clone(), me, &remembered.addrs),
             broadcast: Broadcast::new(config.broadcast.clone(), me.id, remembered.incarnation),
+            facts: Facts::new(config.facts.clone(), me.id, remembered.incarnation),
         }
     }
 
@@ -68,12 +73,16 @@ impl Flock {
             Input::Received { from, bytes } => self.receive(from, &bytes, &mut step),
             Input::Unreachable { addr, why } => {
                 self.membership.unreachable(addr, why, &mut step);
+                self.facts.unreachable(addr, why, &mut lend(&mut step, self.membership.links()));
                 Ok(())
             }
             Input::Deadline => {
                 self.membership.deadline(&mut step);
                 if self.broadcast.next_deadline().is_some_and(|due| due <= now) {
                     self.broadcast.deadline(&mut lend(&mut step, self.membership.links()));
+                }
+                if self.facts.next_deadline().is_some_and(|due| due <= now) {
+                    self.facts.deadline(&mut lend(&mut step, self.membership.links()));
                 }
                 Ok(())
             }
@@ -86,12 +95,25 @@ impl Flock {
                 Ok(())
             }
             Input::Leave => {
+                if let Some(payload) = self.facts.leave() {
+                    let mut cx = lend(&mut step, self.membership.links());
+                    // Should it be refused, others find out by asking.
+                    let _ = self.broadcast.publish(Channel::Facts, payload, &mut cx);
+                }
                 self.membership.leave(&mut step);
                 Ok(())
             }
             Input::Broadcast { payload } => {
                 let mut cx = lend(&mut step, self.membership.links());
                 self.broadcast.publish(Channel::App, payload, &mut cx).map(drop)
+            }
+            Input::Publish { key, value } => {
+                self.facts.publish(&key, &value, &mut lend(&mut step, self.membership.links()))
+            }
+            Input::Retract { key } => self.facts.retract(&key, &mut lend(&mut step, self.membership.links())),
+            Input::Set { key, version, value } => {
+                let mut cx = lend(&mut step, self.membership.links());
+                self.facts.set(&key, version, value.as_deref(), &mut cx)
             }
         };
         self.tell_changes(&mut step);
@@ -109,7 +131,8 @@ impl Flock {
 
     /// When to bring [`Input::Deadline`]; ask again after each [`Flock::handle`].
     pub fn next_deadline(&self) -> Option<Time> {
-        [self.membership.next_deadline(), self.broadcast.next_deadline()].into_iter().flatten().min()
+        let facts = self.facts.next_deadline();
+        [self.membership.next_deadline(), self.broadcast.next_deadline(), facts].into_iter().flatten().min()
     }
 
     /// The active view.
@@ -127,6 +150,11 @@ impl Flock {
         &self.broadcast
     }
 
+    /// What is known of all peers, and the settings.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// Who this is.
     pub fn me(&self) -> Peer {
         self.me
@@ -138,10 +166,10 @@ impl Flock {
         Remembered { addrs: self.membership.remember(), incarnation: self.incarnation + 1 }
     }
 
-    /// Bytes held, inline and on the heap, without what all peers of a process share and without the payloads kept
-    /// for grafts, which are [`Broadcast::kept_bytes`].
+    /// Bytes held, inline and on the heap, without what all peers of a process share, without the payloads kept
+    /// for grafts, which are [`Broadcast::kept_bytes`], and without [`Facts::state_bytes`].
     pub fn state_bytes(&self) -> usize {
-        size_of::<Self>() - size_of::<Membership>() - size_of::<Broadcast>()
+        size_of::<Self>() - size_of::<Membership>() - size_of::<Broadcast>() - size_of::<Facts>()
             + self.membership.state_bytes()
             + self.broadcast.state_bytes()
     }
@@ -155,11 +183,15 @@ impl Flock {
         if tag < 0x20 {
             return self.membership.handle(from, tag, reader, step);
         }
+        if matches!(tag, facts::tag::PROBE | facts::tag::ANSWER) {
+            return self.facts.handle(from, link, tag, reader, &mut lend(step, self.membership.links()));
+        }
         // Everything else is between neighbours.
         let Some(link) = link else { return Err(self.membership.disown(from, step)) };
         let mut cx = lend(step, self.membership.links());
         match tag >> 4 {
             2 => self.broadcast.handle(link, tag, reader, &mut cx),
+            3 => self.facts.handle(from, Some(link), tag, reader, &mut cx),
             _ => Err(crate::wire::DecodeError::Tag(tag).into()),
         }
     }
@@ -169,24 +201,46 @@ impl Flock {
         for change in self.membership.take_changes() {
             let mut cx = lend(step, self.membership.links());
             match change {
-                Change::Up(link) => self.broadcast.link_up(link, &mut cx),
-                Change::Down(link, _neighbour) => self.broadcast.link_down(link, &mut cx),
+                Change::Up(link) => {
+                    self.broadcast.link_up(link, &mut cx);
+                    self.facts.link_up(link, &mut cx);
+                }
+                Change::Down(link, neighbour) => {
+                    self.broadcast.link_down(link, &mut cx);
+                    self.facts.link_down(link, &neighbour, &mut cx);
+                }
             }
         }
     }
 
-    /// Takes what broadcasts brought to the parts they are for.
+    /// Takes what broadcasts brought to the parts they are for, and what those want to say to the broadcast.
     fn route(&mut self, step: &mut Step<'_>) {
-        while let Some(event) = self.broadcast.next_event() {
-            match event {
-                Event::Delivered { id, channel: Channel::App, payload, hops, .. }
-                    if id.origin != self.me.id =>
-                {
-                    step.out.effects.push(Effect::Deliver { origin: id.origin, payload, hops });
-                }
-                // (Facts, queries and health take theirs from here.)
-                Event::Delivered { .. } | Event::Declined { .. } | Event::Grafted { .. } => {}
+        loop {
+            while let Some(event) = self.broadcast.next_event() {
+                self.routed(event, step);
             }
+            let Some(payload) = self.facts.take_broadcast() else { break };
+            let mut cx = lend(step, self.membership.links());
+            // Should it be refused, neighbours find what differs when they next compare.
+            let _ = self.broadcast.publish(Channel::Facts, payload, &mut cx);
+        }
+        while let Some(event) = self.facts.take_event() {
+            step.out.effects.push(Effect::Told(Told::Facts(event)));
+        }
+    }
+
+    fn routed(&mut self, event: Event, step: &mut Step<'_>) {
+        match event {
+            Event::Delivered { id, channel: Channel::App, payload, hops, .. } if id.origin != self.me.id => {
+                step.out.effects.push(Effect::Deliver { origin: id.origin, payload, hops });
+            }
+            Event::Delivered { id, channel: Channel::Facts, payload, from, .. } => {
+                let mut cx = lend(step, self.membership.links());
+                // What it refuses it counts; the broadcast itself was in order.
+                let _ = self.facts.delivered(&payload, id.origin, from, &mut cx);
+            }
+            // (Queries and health take theirs from here.)
+            Event::Delivered { .. } | Event::Declined { .. } | Event::Grafted { .. } => {}
         }
     }
 }

@@ -61,6 +61,8 @@ pub enum Told {
     LinkUp(Peer),
     /// A link is down.
     LinkDown(Peer),
+    /// Somebody's facts or a setting changed, or somebody is gone.
+    Facts(crate::facts::Event),
 }
 
 /// Something that happened; see `Flock::handle`.
@@ -89,6 +91,27 @@ pub enum Input {
     Broadcast {
         /// What.
         payload: Bytes,
+    },
+    /// Say something about this peer under a key; see [`Facts::publish`](crate::facts::Facts::publish).
+    Publish {
+        /// Which fact.
+        key: String,
+        /// What it says.
+        value: Bytes,
+    },
+    /// Say it no more; see [`Facts::retract`](crate::facts::Facts::retract).
+    Retract {
+        /// Which fact.
+        key: String,
+    },
+    /// The cell's catalog has a setting at a version; see [`Facts::set`](crate::facts::Facts::set).
+    Set {
+        /// Which setting.
+        key: String,
+        /// The higher wins.
+        version: u64,
+        /// What it says; `None` deletes it.
+        value: Option<Bytes>,
     },
     /// Look for peers at these addresses too, from now on.
     Hail {

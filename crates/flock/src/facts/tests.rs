@@ -7,7 +7,7 @@ mod departures;
 mod owner;
 
 use super::*;
-use crate::io::{Effect, Outbox};
+use crate::io::Outbox;
 use crate::links::Links;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -159,7 +159,12 @@ impl Net {
         node.told.extend(std::iter::from_fn(|| node.facts.take_event()));
         let payloads: Vec<Bytes> = std::iter::from_fn(|| node.facts.take_broadcast()).collect();
         for effect in out.effects {
-            let Effect::Send { to, bytes } = effect else { panic!("facts only send, and not {effect:?}") };
+            let (to, bytes) = match effect {
+                Effect::Send { to, bytes } => (to, bytes),
+                // Connections cost nothing here.
+                Effect::Close { .. } => continue,
+                other => panic!("facts do not ask for {other:?}"),
+            };
             assert!(bytes.len() <= crate::wire::MESSAGE_BYTES_MAX);
             self.bytes += bytes.len() as u64;
             self.deliver(at, to, bytes);

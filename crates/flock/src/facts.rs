@@ -89,6 +89,8 @@ pub struct Facts {
     record_bytes: usize,
     settings: Settings,
     departed: Departed,
+    /// The place of the owner asked last; the next in order is the next to be asked, so that none is left out.
+    asked_last: Option<u64>,
     pace: Pace,
     spread: Spread,
     events: VecDeque<Event>,
@@ -107,6 +109,7 @@ impl Facts {
             record_bytes: 0,
             settings: Settings::default(),
             departed: Departed::default(),
+            asked_last: None,
             pace: Pace::default(),
             spread: Spread::default(),
             events: VecDeque::new(),
@@ -236,7 +239,7 @@ impl Facts {
         if self.pace.heard.is_some_and(|heard| cx.now.since(heard) > self.config.horizon) {
             self.forget_others();
         }
-        self.pace.begin(link, cx.now, &self.config, cx.rng);
+        self.pace.begin(link, cx.links.len() <= 1, cx.now, &self.config, cx.rng);
         self.departed.take_turn(cx.now, &self.config, cx.rng);
     }
 
@@ -307,13 +310,9 @@ impl Facts {
         while let Some(link) = self.pace.take_due(cx.now) {
             self.open(link, cx);
         }
-        if self.pace.take_turn(cx.now, &self.config, cx.rng) {
+        if let Some(link) = self.pace.take_turn(cx.links, cx.now, &self.config, cx.rng) {
             self.departed.forget(cx.now, &self.config);
-            let neighbours = cx.links.len();
-            if let Some(at) = (neighbours > 0).then(|| cx.rng.random_range(0..neighbours)) {
-                let link = cx.links.iter().nth(at).map(|(link, _)| link);
-                link.into_iter().for_each(|link| self.open(link, cx));
-            }
+            self.open(link, cx);
         }
         self.look_after_departed(cx);
     }
@@ -530,7 +529,10 @@ impl Facts {
                     self.pace.more(link, cx.now, &self.config);
                 }
                 if !items.is_empty() {
-                    self.take_items(items, None, link, cx)?;
+                    let taken = self.take_items(items, None, link, cx)?;
+                    if taken > 0 && !more {
+                        self.pace.pass_on(link, cx.links, cx.now, &self.config, cx.rng);
+                    }
                 }
             }
             Message::Probe => self.tell(link, &Message::Answer, cx),
@@ -578,9 +580,12 @@ impl Facts {
             }
         }
         if !cx.links.is_empty() && self.departed.take_turn(cx.now, &self.config, cx.rng) {
-            let record = self.records.from(cx.rng.random());
-            if let Some(record) = record.filter(|it| it.host != self.me) {
-                self.departed.probe(record.host, record.addr, record.version, cx.now);
+            let begin = self.asked_last.map_or_else(|| cx.rng.random(), |place| place.wrapping_add(1));
+            if let Some(record) = self.records.from(begin) {
+                self.asked_last = Some(place_of(record.host));
+                if record.host != self.me {
+                    self.departed.probe(record.host, record.addr, record.version, cx.now);
+                }
             }
         }
         loop {

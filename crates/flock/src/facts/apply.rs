@@ -54,6 +54,8 @@ impl Facts {
             self.counters.gaps += back.have.len() as u64;
             let have = Message::Have { set: Set::Records, differ: false, elements: back.have };
             self.tell(link, &have, cx);
+            // It may lack the same, and have asked for it as we do.
+            self.pace.again(link, cx.now, &self.config);
         }
         // In a broadcast the neighbour only passes on; what it lacks shows in the next exchange.
         if origin.is_none() && !back.items.is_empty() {

@@ -43,7 +43,7 @@ pub struct Config {
     /// Bytes that one neighbour may cost us in a second, what it sends and what we answer; four times as much at
     /// once. Sane: 256 Ki to 16 Mi.
     pub link_bytes_per_second: u32,
-    /// How often a peer asks an owner drawn at random whether it is still there. In a cell of any size each owner is
+    /// How often a peer asks one owner, the next in its round, whether it is still there. In a cell of any size each owner is
     /// asked by somebody once per this time on average. Sane: 1 to 30 min.
     pub probe_every: Duration,
     /// How long an answer to that may take. Sane: 1 to 30 s.

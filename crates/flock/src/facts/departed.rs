@@ -2,9 +2,9 @@
 //!
 //! Saying "I am here" costs every peer bytes for every other, for ever: ten thousand peers that each say it once
 //! an hour cost each of them more than all other idle traffic. So nobody says it, and somebody asks: each peer asks
-//! one owner at a time, drawn at random, once in `probe_every`, which costs a peer the same in a cell of any size;
+//! one owner after the other, beginning anywhere, one in `probe_every`, which costs a peer the same in a cell of any size;
 //! and a peer that loses a link asks the neighbour that was there (random probes as in Das, Gupta and Motivala,
-//! "SWIM", DSN 2002). An owner that cannot be reached twice is said to be gone, with the last version heard from
+//! "SWIM", DSN 2002, each in turn as its section 4.3 has it). An owner that cannot be reached twice is said to be gone, with the last version heard from
 //! it. It has `grace` to say anything newer; then it is dropped by all, and remembered as gone at that version
 //! for `horizon`, so that a peer that was away cannot bring it back.
 
@@ -200,7 +200,7 @@ impl Departed {
         Some(Due::Gone(host, version))
     }
 
-    /// Whether it is time to ask an owner drawn at random; the next turn is then set.
+    /// Whether it is time to ask the next owner; the next turn is then set.
     pub fn take_turn(&mut self, now: Time, config: &Config, rng: &mut dyn Rng) -> bool {
         let due = self.turn.is_some_and(|turn| turn <= now);
         if due || self.turn.is_none() {

@@ -1,7 +1,7 @@
 //! When to compare notes with which neighbour, and how much a neighbour may cost.
 
 use super::config::Config;
-use crate::links::Link;
+use crate::links::{Link, Links};
 use crate::time::Time;
 use rand::{Rng, RngExt};
 use std::time::Duration;
@@ -24,6 +24,12 @@ pub struct Pace {
     places: Vec<Place>,
     /// When to open an exchange with any neighbour.
     turn: Option<Time>,
+    /// Whom to choose for it, if he is still there.
+    newest: Option<Link>,
+    /// When an exchange was last opened.
+    last: Option<Time>,
+    /// When news was last passed on to all neighbours.
+    passed_on: Option<Time>,
     /// When a neighbour was last heard of facts.
     pub heard: Option<Time>,
 }
@@ -42,19 +48,26 @@ impl Pace {
         self.places.capacity() * size_of::<Place>()
     }
 
-    /// A neighbour is there: compare soon.
-    pub fn begin(&mut self, link: Link, now: Time, config: &Config, rng: &mut dyn Rng) {
-        let due = Some(now + rng.random_range(Duration::ZERO..=Duration::from_secs(1)));
+    /// A neighbour is there; `first` when there was none. Who was alone compares at once. Others may do so soon, but not
+    /// for every link of many: where peers join in a storm, or two halves find each other, the first of them tells.
+    pub fn begin(&mut self, link: Link, first: bool, now: Time, config: &Config, rng: &mut dyn Rng) {
+        let due = first.then(|| now + rng.random_range(Duration::ZERO..=Duration::from_secs(1)));
         let left = config.link_bytes_per_second.saturating_mul(4);
         *self.place(link) = Place { due, wait: Duration::ZERO, filled: now, left };
-        if self.turn.is_none() {
+        if first || self.turn.is_none() {
             self.turn = Some(now + turn(config, rng));
+        } else if self.last.is_none_or(|last| now.since(last) > config.exchange_every / 2) {
+            let soon = now + rng.random_range(Duration::ZERO..=config.exchange_every / 6);
+            if self.turn.is_some_and(|turn| soon < turn) {
+                (self.turn, self.newest) = (Some(soon), Some(link));
+            }
         }
     }
 
     /// The neighbour is not there any more.
     pub fn end(&mut self, link: Link, last: bool) {
         *self.place(link) = Place::default();
+        self.newest = self.newest.filter(|newest| *newest != link);
         if last {
             self.turn = None;
         }
@@ -62,6 +75,7 @@ impl Pace {
 
     /// An exchange is opened: when it finds differences, another follows.
     pub fn opened(&mut self, link: Link, now: Time, config: &Config) {
+        self.last = Some(now);
         let place = self.place(link);
         place.wait = (place.wait * 2).max(config.retry);
         place.due = (place.wait < config.exchange_every).then_some(now + place.wait);
@@ -73,12 +87,32 @@ impl Pace {
         (place.due, place.wait) = (None, Duration::ZERO);
     }
 
+    /// Compare with the neighbour in a while, if nothing else comes of it.
+    pub fn again(&mut self, link: Link, now: Time, config: &Config) {
+        self.place(link).due.get_or_insert(now + config.retry);
+    }
+
     /// The neighbour has more for us.
     pub fn more(&mut self, link: Link, now: Time, config: &Config) {
         let place = self.place(link);
         let due = now + config.next_chunk;
         place.due = Some(place.due.map_or(due, |it| it.min(due)));
         place.wait = Duration::ZERO;
+    }
+
+    /// An exchange with the neighbour at `link` brought news that no broadcast had: the others may lack them too, as when
+    /// two halves have found each other. Once in `exchange_every`, lest two peers that hear of changes all the time compare
+    /// all the time.
+    pub fn pass_on(&mut self, link: Link, links: &Links, now: Time, config: &Config, rng: &mut dyn Rng) {
+        if self.passed_on.is_some_and(|last| now.since(last) < config.exchange_every) {
+            return;
+        }
+        self.passed_on = Some(now);
+        for (other, _) in links.iter().filter(|(other, _)| *other != link) {
+            let due = now + rng.random_range(config.retry / 2..=config.retry * 3 / 2);
+            let place = self.place(other);
+            place.due = Some(place.due.map_or(due, |it| it.min(due)));
+        }
     }
 
     /// A link to which an exchange is to be opened now.
@@ -88,13 +122,19 @@ impl Pace {
         Link::from_index(at)
     }
 
-    /// Whether it is time for an exchange with any neighbour; the next turn is then set.
-    pub fn take_turn(&mut self, now: Time, config: &Config, rng: &mut dyn Rng) -> bool {
-        let due = self.turn.is_some_and(|turn| turn <= now);
-        if due {
-            self.turn = Some(now + turn(config, rng));
-        }
-        due
+    /// The neighbour to open an exchange with in turn, if it is time: one drawn at random, or who came last.
+    pub fn take_turn(
+        &mut self,
+        links: &Links,
+        now: Time,
+        config: &Config,
+        rng: &mut dyn Rng,
+    ) -> Option<Link> {
+        self.turn.filter(|turn| *turn <= now)?;
+        self.turn = Some(now + turn(config, rng));
+        let count = links.len();
+        let any = (count > 0).then(|| rng.random_range(0..count))?;
+        self.newest.take().or_else(|| links.iter().nth(any).map(|(link, _)| link))
     }
 
     /// The earliest that something is due.

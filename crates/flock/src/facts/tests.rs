@@ -189,20 +189,20 @@ impl Net {
         self.enqueue(Duration::from_millis(10), at, What::Message { from, bytes });
     }
 
-    /// To all that can be reached over links, each after some time of its own, or not at all.
+    /// To all that can be reached over links, each some time after whom it has it from, or not at all.
     fn broadcast(&mut self, from: usize, payload: Bytes) {
         self.broadcasts += 1;
         let mut reached = vec![false; self.nodes.len()];
-        let mut next = vec![from];
+        let mut next = vec![(from, Duration::ZERO)];
         reached[from] = true;
-        while let Some(at) = next.pop() {
+        while let Some((at, waited)) = next.pop() {
             let links: Vec<usize> =
                 self.nodes[at].links.iter().map(|(_, it)| usize::from(it.peer.addr.port() - 1000)).collect();
             for to in links {
                 if self.reach(at, to) && !std::mem::replace(&mut reached[to], true) {
-                    next.push(to);
+                    let wait = waited + Duration::from_millis(self.rng.random_range(10..30));
+                    next.push((to, wait));
                     if self.rng.random_range(0..100) >= self.loss {
-                        let wait = Duration::from_millis(self.rng.random_range(10..100));
                         let what =
                             What::Payload { origin: self.nodes[from].peer.id, payload: payload.clone() };
                         self.enqueue(wait, to, what);

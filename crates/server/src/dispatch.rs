@@ -12,6 +12,7 @@ use crate::problem::{Answer, Kind, Problem};
 use crate::reply::{empty, number_value, whole};
 use crate::route::{Found, Label, Port, Route, Verb, find};
 use crate::row::{self, RowName};
+use crate::warnings::Warnings;
 use crate::{batch, facts, scan};
 use bytes::Bytes;
 use http::header::{ALLOW, HeaderValue};
@@ -35,6 +36,7 @@ pub(crate) struct State {
     ids: RequestIds,
     inflight: AtomicUsize,
     stopping: AtomicBool,
+    warnings: Warnings,
     gauges: Gauges,
 }
 
@@ -62,6 +64,7 @@ impl State {
             ids: RequestIds::new(),
             inflight: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            warnings: Warnings::default(),
             gauges,
         }
     }
@@ -141,7 +144,7 @@ pub(crate) async fn handle(
     let mut response = match answer(&state, port, verb, &parts, body, &mut label).await {
         Ok(response) => response,
         Err(problem) => {
-            tell(&problem, &parts, &id);
+            tell(&state, &problem, &parts, &id);
             problem.into_response(id.to_str().unwrap_or_default())
         }
     };
@@ -162,11 +165,14 @@ pub(crate) async fn handle(
 }
 
 /// Logs what an operator should see; what clients get wrong is theirs to see.
-fn tell(problem: &Problem, parts: &Parts, id: &HeaderValue) {
-    if problem.kind.status().is_server_error() {
+fn tell(state: &State, problem: &Problem, parts: &Parts, id: &HeaderValue) {
+    if !problem.kind.status().is_server_error() {
+        return;
+    }
+    if let Some(held_back) = state.warnings.may_tell(problem.kind, Instant::now()) {
         tracing::warn!(
             id = ?id, method = %parts.method, path = parts.uri.path(), problem = problem.kind.name(),
-            detail = problem.detail, "a request failed"
+            detail = problem.detail, held_back, "a request failed"
         );
     }
 }

@@ -32,6 +32,7 @@ mod route;
 mod row;
 mod scan;
 mod server;
+mod warnings;
 
 pub use config::ServerConfig;
 pub use memory::{MemoryBudget, Permit};

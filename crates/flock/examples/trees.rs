@@ -84,7 +84,7 @@ fn measure(name: &str, config: Config, latency: Latency, peers: usize, seed: u64
     let before = total(&world);
     let ids = round(&mut world, &strangers, MS * 2000);
     report("20 origins never seen before", &world, &before, &ids);
-    let turned: u64 = world.nodes.iter().map(|node| node.broadcast.counters().turned).sum();
+    let turned: u64 = world.nodes.iter().map(|node| u64::from(node.broadcast.counters().turned)).sum();
     world.run_for(Duration::from_secs(120));
     println!(
         "  state with 20 trees {} bytes (mean), {} (most); links turned {turned}",
@@ -120,10 +120,7 @@ fn main() {
             let keying = Keying::LastPeers(count);
             Config { start: Start::Flood, keying, trees_max: 4096, ..Config::default() }
         }
-        _ => Config {
-            start: Start::Scout { eager_hops: args.get(4).and_then(|it| it.parse().ok()).unwrap_or(2) },
-            ..Config::default()
-        },
+        _ => Config { start: Start::Scout { eager_hops: number(4, 2) as u8 }, ..Config::default() },
     };
     let latency = match args.get(3).map(String::as_str) {
         Some("lognormal") => Latency::Lognormal { median: MS * 50, sigma: 0.5 },

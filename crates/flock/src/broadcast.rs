@@ -130,29 +130,29 @@ pub enum Event {
     },
 }
 
-/// What was done so far.
+/// What was done so far. Counts begin again at 0 after 2³² - 1: four bytes each, for a peer has a few dozen of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Messages sent, by [`Message::kind`].
-    pub sent: [u64; KINDS],
+    pub sent: [u32; KINDS],
     /// Messages received and understood, by [`Message::kind`].
-    pub received: [u64; KINDS],
+    pub received: [u32; KINDS],
     /// Payloads that came again.
-    pub duplicates: u64,
+    pub duplicates: u32,
     /// Times a link turned out quicker than the parent and became it.
-    pub turned: u64,
+    pub turned: u32,
     /// Announced messages that never came.
-    pub given_up: u64,
+    pub given_up: u32,
     /// Requests for payloads that are no longer kept.
-    pub unavailable: u64,
+    pub unavailable: u32,
     /// Refused: not a message.
-    pub malformed: u64,
+    pub malformed: u32,
     /// Refused: it cannot be so.
-    pub implausible: u64,
+    pub implausible: u32,
     /// Refused: said before, or too late to matter.
-    pub stale: u64,
+    pub stale: u32,
     /// Refused: more than the sender's share.
-    pub flood: u64,
+    pub flood: u32,
 }
 
 /// An announcement that waits for company.
@@ -226,14 +226,14 @@ impl Broadcast {
     /// * Errors: why it was dropped; but for the counters, nothing has changed then.
     pub fn handle(&mut self, from: Link, tag: u8, reader: Reader, cx: &mut Cx<'_>) -> Result<(), Refused> {
         let done = Message::decode(tag, reader).map_err(Refused::from).and_then(|message| {
-            self.counters.received[message.kind()] += 1;
+            bump(&mut self.counters.received[message.kind()]);
             self.receive(from, message, cx)
         });
         match &done {
-            Err(Refused::Malformed(_)) => self.counters.malformed += 1,
-            Err(Refused::Stale) => self.counters.stale += 1,
-            Err(Refused::Flood) => self.counters.flood += 1,
-            Err(_) => self.counters.implausible += 1,
+            Err(Refused::Malformed(_)) => bump(&mut self.counters.malformed),
+            Err(Refused::Stale) => bump(&mut self.counters.stale),
+            Err(Refused::Flood) => bump(&mut self.counters.flood),
+            Err(_) => bump(&mut self.counters.implausible),
             Ok(()) => {}
         }
         done
@@ -323,7 +323,7 @@ impl Broadcast {
 
     fn send_bytes(&mut self, link: Link, kind: usize, bytes: Bytes, cx: &mut Cx<'_>) {
         if let Some(neighbour) = cx.links.get(link) {
-            self.counters.sent[kind] += 1;
+            bump(&mut self.counters.sent[kind]);
             cx.out.send(neighbour.peer.addr, bytes);
         }
     }
@@ -350,7 +350,7 @@ impl Broadcast {
         self.wanted.each_due(cx.now, |want| {
             let late = cx.now.since(want.since) > config.give_up_after;
             let Some(link) = (!late).then(|| want.next()).flatten() else {
-                *given_up += 1;
+                bump(given_up);
                 return false;
             };
             want.due = cx.now + want.patience(config.graft_again);
@@ -373,9 +373,14 @@ impl Broadcast {
     }
 }
 
+/// One more.
+fn bump(counter: &mut u32) {
+    *counter = counter.wrapping_add(1);
+}
+
 /// Room for one more, and for few besides: lists that live as long as the peer should not be half empty.
 fn grow<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
-        list.reserve_exact(4 + list.len() / 8);
+        list.reserve_exact(2 + list.len() / 16);
     }
 }

@@ -26,6 +26,8 @@ pub struct Kept {
     pub fresh: bool,
     /// By which link it came; `None` for one's own, and when the link is down.
     pub from: Option<Link>,
+    /// Who was sent it when it came.
+    pub pushed: LinkSet,
     /// Who was sent it on request, once and twice.
     pub given: [LinkSet; 2],
     /// As to be sent on: the path with ourselves in it, then the payload.
@@ -112,6 +114,7 @@ impl Cache {
     /// Forgets what the neighbour at `link`, which is gone, was given or gave.
     pub fn cut(&mut self, link: Link) {
         for kept in &mut self.kept {
+            kept.pushed.remove(link);
             kept.given.iter_mut().for_each(|given| given.remove(link));
             if kept.from == Some(link) {
                 kept.from = None;
@@ -157,6 +160,7 @@ mod tests {
             path: 0,
             fresh: false,
             from: None,
+            pushed: LinkSet::default(),
             given: Default::default(),
             body: vec![0; bytes].into(),
         }

@@ -56,6 +56,9 @@ pub struct Config {
     pub quicker_by: Duration,
     /// How often in a row it has to be before it becomes the parent, 1 to 10.
     pub quicker_times: u8,
+    /// How much sooner than the parent another link has to be to become the parent at once, 10 to 500 ms: more than a
+    /// link's latency changes from message to message.
+    pub much_quicker_by: Duration,
     /// Payloads kept for grafts: bytes, at least a few of the longest (256 KiB and more).
     pub keep_bytes_max: usize,
     /// Payloads kept for grafts: how many, 64 to 4096.
@@ -82,6 +85,7 @@ impl Default for Config {
             give_up_after: Duration::from_secs(30),
             quicker_by: Duration::from_millis(8),
             quicker_times: 2,
+            much_quicker_by: Duration::from_millis(40),
             keep_bytes_max: 4 << 20,
             keep_count_max: 1024,
             keep_for: Duration::from_secs(60),

@@ -89,9 +89,10 @@ impl Broadcast {
                 Ok(())
             }
             Sight::New | Sight::Seen => {
-                self.counters.duplicates += 1;
+                bump(&mut self.counters.duplicates);
                 self.needs_no_announcement(from, short);
-                if !supplied {
+                // From the parent it comes again when we have just turned to it.
+                if !supplied && self.trees.get(short.tag).is_none_or(|tree| tree.parent != Some(from)) {
                     self.prune(from, &gossip, cx);
                 }
                 Ok(())
@@ -152,7 +153,9 @@ impl Broadcast {
             tree.children = eager;
         }
         wanted_by.iter().for_each(|link| tree.children.insert(link));
-        eager = LinkSet(tree.children.0).and(others).without(holders);
+        // A child that has it from elsewhere has turned to another.
+        tree.children = tree.children.without(holders);
+        eager = tree.children.and(others);
         scouts = scouts.without(eager);
         let late = others.without(eager).without(scouts).without(holders).without(told);
         let parent = tree.parent;
@@ -168,7 +171,8 @@ impl Broadcast {
             path,
             fresh,
             from,
-            given: [wanted_by, LinkSet::default()],
+            pushed: eager,
+            given: Default::default(),
             body,
         };
         if !eager.is_empty() {
@@ -324,11 +328,13 @@ impl Broadcast {
         }
         let Some(tree) = self.trees.get_mut(short.tag) else { return };
         let Some(parent) = tree.parent.filter(|parent| *parent != link) else { return };
-        if tree.children.has(link) || !tree.outdone(link, short.seq, self.config.quicker_times) {
+        let much = would + self.config.much_quicker_by <= came;
+        let times = if much { 1 } else { self.config.quicker_times };
+        if !tree.outdone(link, short.seq, times) {
             return;
         }
         tree.turn_to(link);
-        self.counters.turned += 1;
+        bump(&mut self.counters.turned);
         self.send(link, &Message::Adopt(short.tag), cx);
         self.send(parent, &Message::Release(short.tag), cx);
     }
@@ -373,7 +379,7 @@ impl Broadcast {
             want.wanted_by.insert(from);
             return Ok(());
         } else if self.seen.sight(short.tag, short.seq) == Sight::Seen {
-            self.counters.unavailable += 1;
+            bump(&mut self.counters.unavailable);
         } else {
             return Err(Refused::Stale);
         }

@@ -9,6 +9,7 @@
 //! * [`scenario`]: files that say what happens and what it should come to; [`run`] carries them out and
 //!   [`measure`] names what is measured.
 //! * [`engine_speed`]: how fast the engine is by itself.
+//! * [`lab`]: a flock that a person plays with, for `skein flock-lab`.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
@@ -16,6 +17,7 @@ pub mod engine;
 pub mod engine_speed;
 pub mod flock_peer;
 pub mod graph;
+pub mod lab;
 pub mod measure;
 pub mod network;
 pub mod run;

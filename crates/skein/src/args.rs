@@ -42,6 +42,9 @@ pub enum Command {
     /// Measure a running server, and the limits of this machine beside it.
     #[command(after_help = "Example:\n  skein bench --workload put --clients 1,64 --duration 10s")]
     Bench(skein_bench::BenchArgs),
+    /// Watch peers gossip, and step them, on a page that this machine's browser shows.
+    #[command(after_help = FLOCK_LAB_HELP)]
+    FlockLab(FlockLabArgs),
 }
 
 const SERVE_HELP: &str = "\
@@ -69,6 +72,15 @@ Examples:
   skein export --table fruit --until 2026-01-31T12:00:00Z --out then.jsonl
 
 Each line is {\"key\":…,\"time\":…,\"value\":…}; `skein import --format rows` reads it back.";
+
+const FLOCK_LAB_HELP: &str = "\
+Examples:
+  skein flock-lab                           then open http://127.0.0.1:7080/
+  skein flock-lab --addr 127.0.0.1:0        on any free port
+
+The page simulates a flock of up to 1000 peers that run the same gossip as a server's: add, kill, restart and slow
+them down, broadcast, step by message, heartbeat or second, rewind. Its address holds the seed and everything
+that was done, so that others see the same. Nothing is stored, and nothing is loaded from elsewhere.";
 
 /// `skein init`.
 #[derive(Debug, Args)]
@@ -276,6 +288,14 @@ fn parse_time(text: &str) -> Result<TxClock, String> {
 pub struct DoctorArgs {
     /// The directory to check.
     pub dir: PathBuf,
+}
+
+/// `skein flock-lab`.
+#[derive(Debug, Args)]
+pub struct FlockLabArgs {
+    /// Serve the page here; port 0 takes any free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7080", env = "SKEIN_FLOCK_LAB_ADDR")]
+    pub addr: std::net::SocketAddr,
 }
 
 /// The users' page writes `-init -serve -host 0x1 -httpAddr=:7070`; we also take that.

@@ -2,7 +2,8 @@
 //! in the `cell` crate and those below it, its HTTP face in `server`.
 //!
 //! Read [`args`] for what can be asked, then [`serve`] for a server's life from lock to last request,
-//! [`import`] and [`export`] for rows in and out, and [`trouble`] for what is said when something fails.
+//! [`import`] and [`export`] for rows in and out, [`flock_lab`] for the page on gossip, and [`trouble`] for what is said
+//! when something fails.
 //!
 //! The allocator is mimalloc: requests cost the server about an eighth less processor time than with the system's
 //! (`docs/BENCHMARKS.md`). jemalloc saves a little more, but needs make to build.
@@ -13,6 +14,7 @@ mod client;
 mod config;
 mod doctor;
 mod export;
+mod flock_lab;
 mod home;
 mod import;
 mod init;
@@ -51,6 +53,12 @@ fn main() -> ExitCode {
                 .block_on(skein_bench::run(args))
                 .map(|()| Exit::Done)
                 .map_err(|e| Trouble::new(Exit::Failed, "the benchmark stopped").because_of(&e))
+        }),
+        Command::FlockLab(args) => small_runtime().and_then(|runtime| {
+            let outcome = runtime.block_on(flock_lab::run(args));
+            // A simulation that is still at it has nobody left to tell.
+            runtime.shutdown_background();
+            outcome
         }),
     };
     match outcome {

@@ -269,6 +269,3 @@ enum Part {
     Idle,
     Doubtful,
 }
-
-#[cfg(test)]
-mod tests;

@@ -222,6 +222,3 @@ fn read_addrs(reader: &mut Reader) -> Result<Vec<Addr>, DecodeError> {
     }
     Ok(addrs)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,20 @@
+// The server: it is asked for the state that a seed and a list of actions lead to. One question at a time; of those
+// that wait only the last is asked.
+
+export class Refusal extends Error {
+  constructor(problem) {
+    super(problem.detail ?? problem.title ?? "the server refused");
+    this.problem = problem;
+  }
+}
+
+export async function ask(question) {
+  const answer = await fetch("api/state", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(question),
+  });
+  const body = await answer.json();
+  if (!answer.ok) throw new Refusal(body);
+  return body;
+}

@@ -73,9 +73,9 @@ pub struct Config {
     pub retry_wait: Duration,
     /// Wait between attempts to find doubtful contacts alive, while there are any. 2 to 60 s.
     pub mend_wait: Duration,
-    /// Wait before the first shuffle; doubles with each. 0.5 to 10 s.
-    pub shuffle_first: Duration,
-    /// Wait between shuffles in the long run. 10 to 600 s.
+    /// Wait between shuffles while the address book has room, and after a neighbour's death. 2 to 30 s.
+    pub shuffle_young_wait: Duration,
+    /// Longest wait between shuffles; with a full book it doubles until then. 10 to 600 s.
     pub shuffle_wait: Duration,
     /// Hops of a shuffle. 2 to 10.
     pub shuffle_hops: u8,
@@ -104,7 +104,7 @@ impl Default for Config {
             walk_wait: Duration::from_millis(1200),
             retry_wait: Duration::from_secs(32),
             mend_wait: Duration::from_secs(10),
-            shuffle_first: Duration::from_secs(4),
+            shuffle_young_wait: Duration::from_secs(10),
             shuffle_wait: Duration::from_secs(90),
             shuffle_hops: 5,
             shuffle_young: 48,

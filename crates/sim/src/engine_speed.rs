@@ -57,30 +57,44 @@ impl Protocol for Flooder {
     }
 }
 
-/// Floods `rounds` messages (64 at most) over a random graph of degree 5 with lognormal latencies; gives the
-/// number of events that took.
-pub fn flood(peers: usize, rounds: u8, seed: u64) -> u64 {
-    let graph = Graph::random_regular(peers, 5, &mut Xoshiro256PlusPlus::seed_from_u64(seed));
-    let latency = Latency::Lognormal { median: Duration::from_millis(50), sigma: 0.5 };
-    let mut sim = Sim::new(Network { latency, ..Network::default() }, graph, seed);
-    for _ in 0..peers {
-        sim.add(Flooder::default());
+/// Peers on a random graph of degree 5 with lognormal latencies, ready to flood.
+pub struct Flood {
+    sim: Sim<Flooder>,
+    rounds: u8,
+}
+
+impl Flood {
+    /// Peers that have all begun, and nothing more.
+    pub fn new(peers: usize, seed: u64) -> Self {
+        let graph = Graph::random_regular(peers, 5, &mut Xoshiro256PlusPlus::seed_from_u64(seed));
+        let latency = Latency::Lognormal { median: Duration::from_millis(50), sigma: 0.5 };
+        let mut sim = Sim::new(Network { latency, ..Network::default() }, graph, seed);
+        for _ in 0..peers {
+            sim.add(Flooder::default());
+        }
+        Self { sim, rounds: 0 }
     }
-    for round in 0..rounds.min(64) {
-        let payload = Bytes::from(vec![round; 64]);
-        let from = Node(u32::from(round) % peers.max(1) as u32);
-        sim.act(from, |peer, io| peer.pass(payload, None, io));
-        sim.run_for(Duration::from_secs(5));
+
+    /// Floods one message more, of 64 at most; gives the number of events so far.
+    pub fn round(&mut self) -> u64 {
+        let payload = Bytes::from(vec![self.rounds; 64]);
+        let from = Node(u32::from(self.rounds) % self.sim.len().max(1) as u32);
+        self.rounds += 1;
+        self.sim.act(from, |peer, io| peer.pass(payload, None, io));
+        self.sim.run_for(Duration::from_secs(5));
+        self.sim.counters().events
     }
-    sim.counters().events
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn a_flood_brings_every_message_over_every_link() {
+        let mut flood = super::Flood::new(200, 1);
+        flood.round();
+        flood.round();
+        let events = flood.round();
         // Starts, and per round every link both ways less the one on which it first came.
-        let events = super::flood(200, 3, 1);
         let (most, fewest) = (200 + 3 * (200 * 5 - 199), 200 + 3 * (200 * 5 - 8 - 199));
         assert!((fewest..=most).contains(&events), "{events}");
     }

@@ -269,3 +269,6 @@ enum Part {
     Idle,
     Doubtful,
 }
+
+#[cfg(test)]
+mod tests;

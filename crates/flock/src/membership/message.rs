@@ -222,3 +222,6 @@ fn read_addrs(reader: &mut Reader) -> Result<Vec<Addr>, DecodeError> {
     }
     Ok(addrs)
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,9 +14,6 @@ const TRIES: u32 = 8;
 /// Answers to offers that are waited for at most; some never come.
 const RETURNS_MAX: u8 = 8;
 
-/// After a neighbour's death contacts are exchanged within this time.
-const SOON: Duration = Duration::from_secs(5);
-
 /// When to exchange contacts, and with whom it is under way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Shuffling {
@@ -38,14 +35,14 @@ impl Shuffling {
 impl Membership {
     pub(super) fn start_shuffling(&mut self, step: &mut Step<'_>) {
         let config = &self.config;
-        self.shuffle.wait = config.shuffle_first;
-        self.shuffle.at = step.now + config.shuffle_first.mul_f64(step.rng.random_range(0.5..1.5));
+        self.shuffle.wait = config.shuffle_young_wait;
+        self.shuffle.at = step.now + config.shuffle_young_wait.mul_f64(step.rng.random_range(0.5..1.5));
         self.shuffle.mend_at = step.now + config.mend_wait.mul_f64(step.rng.random_range(0.5..1.5));
     }
 
     /// What is known grows old quickly when peers die.
     pub(super) fn shuffle_sooner(&mut self, step: &mut Step<'_>) {
-        let soon = SOON.min(self.config.shuffle_wait);
+        let soon = self.config.shuffle_young_wait;
         self.shuffle.wait = self.shuffle.wait.min(soon);
         self.shuffle.at = self.shuffle.at.min(step.now + soon.mul_f64(step.rng.random_range(0.5..1.5)));
     }
@@ -54,11 +51,12 @@ impl Membership {
         if self.shuffle.at > step.now {
             return;
         }
+        let young = self.book.len() < self.config.contacts;
         let wait = self.shuffle.wait;
         self.shuffle.at = step.now + wait.mul_f64(step.rng.random_range(0.75..1.25));
-        self.shuffle.wait = (wait * 2).min(self.config.shuffle_wait);
+        self.shuffle.wait = if young { self.config.shuffle_young_wait } else { wait * 2 };
+        self.shuffle.wait = self.shuffle.wait.min(self.config.shuffle_wait);
         self.shuffle.open = true;
-        let young = self.book.len() < self.config.contacts;
         let count = if young { self.config.shuffle_young } else { self.config.shuffle_count };
         if let Some(next) = self.any_link(LinkSet::default(), step).and_then(|link| self.links.get(link)) {
             let (to, hops) = (next.peer.addr, self.config.shuffle_hops.saturating_sub(1));

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Bytes the transport puts around each message: its length.
 const FRAME_BYTES: usize = 2;
+/// Kinds under which payloads of other channels than the user's are counted.
+const OWN_PAYLOADS: u8 = 0xF0;
 const PORT: u16 = 7_400;
 /// Simulated peers live in 10.0.0.0/8.
 const NET: u32 = 10 << 24;
@@ -132,7 +134,11 @@ impl Protocol for FlockPeer {
     }
 
     fn kind(message: &Bytes) -> u8 {
-        message.first().copied().unwrap_or_default()
+        match (message.first().copied().unwrap_or_default(), message.get(1).map(|channel| channel & 0x0F)) {
+            // Payloads of the flock's own parts are not those of its user, and are counted apart.
+            (0x20 | 0x21, Some(channel)) if channel != 0 => OWN_PAYLOADS | channel,
+            (tag, _) => tag,
+        }
     }
 
     fn digest(message: &Bytes) -> u64 {
@@ -180,10 +186,12 @@ impl Subject for FlockPeer {
         match kind >> 4 {
             0 => Class::Liveness,
             1 => Class::Membership,
-            2 if kind == 0x20 => Class::Payload,
+            2 if kind <= 0x21 => Class::Payload,
             2 => Class::Control,
             3 => Class::Facts,
             4 => Class::Query,
+            15 if kind & 0x0F == 1 => Class::Facts,
+            15 if kind & 0x0F == 2 => Class::Query,
             _ => Class::Other,
         }
     }

@@ -178,6 +178,11 @@ struct Place<P> {
     connections: Connections,
     /// The time of the one waiting wake-up that counts.
     armed: u64,
+}
+
+/// What a sender has to know of the other end; kept apart from the peers so that looking it up is cheap.
+#[derive(Clone, Copy, Debug, Default)]
+struct Condition {
     /// Added to every message from and to this peer, in microseconds.
     slow: u32,
     /// Peers of different groups do not hear each other.
@@ -250,6 +255,7 @@ pub struct InFlight<'a, M> {
 /// A simulation of peers that run `P`.
 pub struct Sim<P: Protocol> {
     places: Vec<Place<P>>,
+    conditions: Vec<Condition>,
     wheel: Wheel<Pending<P::Message>>,
     network: Network,
     delays: Delays,
@@ -271,6 +277,7 @@ impl<P: Protocol> Sim<P> {
     pub fn new(network: Network, shared: P::Shared, seed: u64) -> Self {
         Self {
             places: Vec::new(),
+            conditions: Vec::new(),
             wheel: Wheel::default(),
             delays: Delays::new(network.latency.clone(), seed),
             network,
@@ -300,10 +307,8 @@ impl<P: Protocol> Sim<P> {
             protocol: Some(protocol),
             connections: Connections::default(),
             armed: u64::MAX,
-            slow: 0,
-            group: 0,
-            death: None,
         });
+        self.conditions.push(Condition::default());
         self.dispatch(node, Event::Start);
         node
     }
@@ -313,8 +318,8 @@ impl<P: Protocol> Sim<P> {
         let place = &mut self.places[node.index()];
         if place.protocol.is_none() {
             place.protocol = Some(protocol);
-            place.death = None;
             place.armed = u64::MAX;
+            self.conditions[node.index()].death = None;
             self.dispatch(node, Event::Start);
         }
     }
@@ -323,7 +328,7 @@ impl<P: Protocol> Sim<P> {
     pub fn kill(&mut self, node: Node, death: Death) -> Option<P> {
         let place = &mut self.places[node.index()];
         let protocol = place.protocol.take()?;
-        place.death = Some(death);
+        self.conditions[node.index()].death = Some(death);
         let connections = std::mem::take(&mut place.connections);
         if death != Death::Silent {
             for connection in connections.iter() {
@@ -454,18 +459,18 @@ impl<P: Protocol> Sim<P> {
 
     /// Slows a peer down: every message from or to it takes `extra` longer. Zero ends that.
     pub fn slow(&mut self, node: Node, extra: Duration) {
-        self.places[node.index()].slow = u32::try_from(micros(extra)).unwrap_or(u32::MAX);
+        self.conditions[node.index()].slow = u32::try_from(micros(extra)).unwrap_or(u32::MAX);
     }
 
     /// Puts a peer into a group; messages between groups vanish. All begin in group 0.
     pub fn isolate(&mut self, node: Node, group: u8) {
-        self.places[node.index()].group = group;
+        self.conditions[node.index()].group = group;
     }
 
     /// Microseconds that a message sent now takes one way, without jitter, loss and waiting for others.
     pub fn delay(&self, from: Node, to: Node) -> u64 {
-        let slow = u64::from(self.places[from.index()].slow) + u64::from(self.places[to.index()].slow);
-        self.delays.between(from, to) + slow
+        let (from_slow, to_slow) = (self.conditions[from.index()].slow, self.conditions[to.index()].slow);
+        self.delays.between(from, to) + u64::from(from_slow) + u64::from(to_slow)
     }
 
     /// Messages on their way, in no useful order.
@@ -478,7 +483,8 @@ impl<P: Protocol> Sim<P> {
 
     /// Bytes the simulator itself holds, without the peers' states and the contents of messages.
     pub fn bytes(&self) -> usize {
-        let places = self.places.capacity() * size_of::<Place<P>>();
+        let places = self.places.capacity() * size_of::<Place<P>>()
+            + self.conditions.capacity() * size_of::<Condition>();
         places + self.wheel.bytes() + self.places.iter().map(|place| place.connections.bytes()).sum::<usize>()
     }
 
@@ -497,7 +503,7 @@ impl<P: Protocol> Sim<P> {
     }
 
     fn arrive(&mut self, from: Node, to: Node, connection: u32, opens: bool, message: P::Message) -> Stepped {
-        if let Some(death) = self.places[to.index()].death {
+        if let Some(death) = self.conditions[to.index()].death {
             self.counters.lost += 1;
             let wait = match death {
                 Death::Silent => micros(self.network.silence_timeout),
@@ -687,7 +693,7 @@ impl<P: Protocol> Sim<P> {
         self.counters.dials += 1;
         self.next_connection = self.next_connection.wrapping_add(1);
         let (id, now) = (self.next_connection, self.now.0);
-        let fails = match self.places[to.index()].death {
+        let fails = match self.conditions[to.index()].death {
             Some(Death::Refusing) if self.heard(from, to) => Some((Kind::Refused, 2 * self.delay(from, to))),
             None if self.heard(from, to) => None,
             _ => Some((Kind::TimedOut, micros(self.network.dial_timeout))),
@@ -726,7 +732,7 @@ impl<P: Protocol> Sim<P> {
     }
 
     fn heard(&self, from: Node, to: Node) -> bool {
-        self.places[from.index()].group == self.places[to.index()].group
+        self.conditions[from.index()].group == self.conditions[to.index()].group
     }
 
     fn push(

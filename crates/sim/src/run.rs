@@ -356,14 +356,15 @@ impl<P: Subject> Run<'_, P> {
         self.note(Measure::StableDelivered, 1.0 - missed as f64 / due.max(1) as f64);
     }
 
-    /// What joins cost beyond what the peers say to each other anyway.
+    /// What joins cost beyond the views' upkeep: the same for as many peers and seconds is taken off. Signs of
+    /// life are left out, as every peer sends them for as long as it lives.
     fn joins(&mut self, joins: &Joins) {
         let wait = joins.over.0;
         let after = Duration::from_secs(5);
-        let overlay = |class| matches!(class, Class::Liveness | Class::Membership);
-        let begin = self.cluster.sim.counters().clone();
+        let overlay = |class| class == Class::Membership;
+        let (begin, idle_peers) = (self.cluster.sim.counters().clone(), self.cluster.live().len() as f64);
         self.cluster.run(wait + after);
-        let idle = self.cluster.sim.counters().since(&begin);
+        let idle = sum::<P>(&self.cluster.sim.counters().since(&begin), overlay);
         let begin = self.cluster.sim.counters().clone();
         let start = self.cluster.now();
         for at in 0..joins.count.0 {
@@ -372,11 +373,14 @@ impl<P: Subject> Run<'_, P> {
             self.cluster.join(contact);
         }
         self.cluster.run_until(start + wait + after);
-        let busy = self.cluster.sim.counters().since(&begin);
-        let (idle, busy) = (sum::<P>(&idle, overlay), sum::<P>(&busy, overlay));
+        let busy = sum::<P>(&self.cluster.sim.counters().since(&begin), overlay);
         let count = joins.count.0 as f64;
-        self.note(Measure::JoinMessages, (busy.messages as f64 - idle.messages as f64) / count);
-        self.note(Measure::JoinBytes, (busy.bytes as f64 - idle.bytes as f64) / count);
+        // The joined were there for half of the time in which they came, and for all of that after it.
+        let seconds = (wait + after).as_secs_f64();
+        let present = (wait / 2 + after).as_secs_f64() / seconds;
+        let upkeep = 1.0 + count * present / idle_peers;
+        self.note(Measure::JoinMessages, (busy.messages as f64 - upkeep * idle.messages as f64) / count);
+        self.note(Measure::JoinBytes, (busy.bytes as f64 - upkeep * idle.bytes as f64) / count);
     }
 
     fn partition(&mut self, partition: &Partition) {

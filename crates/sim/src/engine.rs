@@ -9,7 +9,7 @@
 
 use crate::network::{Delays, Network, micros, mix};
 use crate::wheel::Wheel;
-use connections::{Connection, Connections};
+use connections::{Connection, Connections, millis};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use skein_flock::{Time, Unreachable};
@@ -172,14 +172,6 @@ impl Counters {
     }
 }
 
-#[derive(Debug)]
-struct Place<P> {
-    protocol: Option<P>,
-    connections: Connections,
-    /// The time of the one waiting wake-up that counts.
-    armed: u64,
-}
-
 /// What a sender has to know of the other end; kept apart from the peers so that looking it up is cheap.
 #[derive(Clone, Copy, Debug, Default)]
 struct Condition {
@@ -254,8 +246,13 @@ pub struct InFlight<'a, M> {
 
 /// A simulation of peers that run `P`.
 pub struct Sim<P: Protocol> {
-    places: Vec<Place<P>>,
+    /// By node, as are the three that follow: what the engine looks at with every event lies apart from the
+    /// peers' own large states, as memory is what it waits for.
+    peers: Vec<Option<P>>,
     conditions: Vec<Condition>,
+    connections: Vec<Connections>,
+    /// The time of each one's one waiting wake-up that counts.
+    armed: Vec<u64>,
     wheel: Wheel<Pending<P::Message>>,
     network: Network,
     delays: Delays,
@@ -276,8 +273,10 @@ impl<P: Protocol> Sim<P> {
     /// A simulation without peers at time 0.
     pub fn new(network: Network, shared: P::Shared, seed: u64) -> Self {
         Self {
-            places: Vec::new(),
+            peers: Vec::new(),
             conditions: Vec::new(),
+            connections: Vec::new(),
+            armed: Vec::new(),
             wheel: Wheel::default(),
             delays: Delays::new(network.latency.clone(), seed),
             network,
@@ -302,23 +301,20 @@ impl<P: Protocol> Sim<P> {
 
     /// Adds a peer and brings it [`Event::Start`].
     pub fn add(&mut self, protocol: P) -> Node {
-        let node = Node(u32::try_from(self.places.len()).unwrap_or(u32::MAX));
-        self.places.push(Place {
-            protocol: Some(protocol),
-            connections: Connections::default(),
-            armed: u64::MAX,
-        });
+        let node = Node(u32::try_from(self.peers.len()).unwrap_or(u32::MAX));
+        self.peers.push(Some(protocol));
         self.conditions.push(Condition::default());
+        self.connections.push(Connections::default());
+        self.armed.push(u64::MAX);
         self.dispatch(node, Event::Start);
         node
     }
 
     /// Starts a dead peer anew with the state given. Does nothing to a live one.
     pub fn restart(&mut self, node: Node, protocol: P) {
-        let place = &mut self.places[node.index()];
-        if place.protocol.is_none() {
-            place.protocol = Some(protocol);
-            place.armed = u64::MAX;
+        if self.peers[node.index()].is_none() {
+            self.peers[node.index()] = Some(protocol);
+            self.armed[node.index()] = u64::MAX;
             self.conditions[node.index()].death = None;
             self.dispatch(node, Event::Start);
         }
@@ -326,15 +322,14 @@ impl<P: Protocol> Sim<P> {
 
     /// Ends a peer without a word; gives back its state. `None` when it is dead already.
     pub fn kill(&mut self, node: Node, death: Death) -> Option<P> {
-        let place = &mut self.places[node.index()];
-        let protocol = place.protocol.take()?;
+        let protocol = self.peers[node.index()].take()?;
         self.conditions[node.index()].death = Some(death);
-        let connections = std::mem::take(&mut place.connections);
+        let connections = std::mem::take(&mut self.connections[node.index()]);
         if death != Death::Silent {
-            for connection in connections.iter() {
+            for (peer, connection) in connections.iter() {
                 // Behind what it sent before it died.
-                let at = (self.now.0 + self.delay(node, connection.peer)).max(connection.free_at);
-                self.push(at, connection.peer, node, connection.id, Kind::Lost, None);
+                let at = (self.now.0 + self.delay(node, peer)).max(connection.free_at);
+                self.push(at, peer, node, connection.id, Kind::Lost, None);
             }
         }
         Some(protocol)
@@ -343,7 +338,7 @@ impl<P: Protocol> Sim<P> {
     /// Takes the peer's part and tells it something outside of its events: a command of its user.
     /// `None` when it is dead.
     pub fn act<R>(&mut self, node: Node, act: impl FnOnce(&mut P, &mut Io<'_, P>) -> R) -> Option<R> {
-        let protocol = self.places[node.index()].protocol.as_mut()?;
+        let protocol = self.peers[node.index()].as_mut()?;
         let result = act(
             protocol,
             &mut Io {
@@ -391,23 +386,23 @@ impl<P: Protocol> Sim<P> {
 
     /// How many peers there are, dead or alive.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.peers.len()
     }
 
     /// Whether no peer was added yet.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.peers.is_empty()
     }
 
     /// A live peer's state.
     pub fn get(&self, node: Node) -> Option<&P> {
-        self.places.get(node.index())?.protocol.as_ref()
+        self.peers.get(node.index())?.as_ref()
     }
 
     /// All live peers in rising order.
     pub fn live(&self) -> impl Iterator<Item = (Node, &P)> {
-        let numbered = self.places.iter().enumerate();
-        numbered.filter_map(|(at, place)| place.protocol.as_ref().map(|live| (Node(at as u32), live)))
+        let numbered = self.peers.iter().enumerate();
+        numbered.filter_map(|(at, place)| place.as_ref().map(|live| (Node(at as u32), live)))
     }
 
     /// What peers share.
@@ -483,9 +478,10 @@ impl<P: Protocol> Sim<P> {
 
     /// Bytes the simulator itself holds, without the peers' states and the contents of messages.
     pub fn bytes(&self) -> usize {
-        let places = self.places.capacity() * size_of::<Place<P>>()
-            + self.conditions.capacity() * size_of::<Condition>();
-        places + self.wheel.bytes() + self.places.iter().map(|place| place.connections.bytes()).sum::<usize>()
+        let each =
+            size_of::<Option<P>>() + size_of::<Condition>() + size_of::<Connections>() + size_of::<u64>();
+        let connections = self.connections.iter().map(Connections::heap_bytes).sum::<usize>();
+        self.peers.capacity() * each + connections + self.wheel.bytes()
     }
 
     fn bring(&mut self, pending: Pending<P::Message>) -> Stepped {
@@ -517,27 +513,21 @@ impl<P: Protocol> Sim<P> {
             self.doom(from, to, connection, micros(self.network.silence_timeout));
             return Stepped::Unseen;
         }
-        let now = self.now.0;
-        let connections = &mut self.places[to.index()].connections;
+        let used = millis(self.now.0);
+        let connections = &mut self.connections[to.index()];
         match connections.find(from) {
             Some(mine) => {
                 if opens && mine.doomed {
                     // A new connection takes the place of one that would have turned out broken.
-                    *mine = Connection { peer: from, id: connection, free_at: 0, used: now, doomed: false };
+                    *mine = Connection { id: connection, free_at: 0, used, doomed: false };
                 } else if opens {
                     // Both dialled at once: one connection is kept, and both agree which.
                     mine.id = mine.id.max(connection);
                 }
-                mine.used = now;
+                mine.used = used;
             }
             None if opens => {
-                connections.add(Connection {
-                    peer: from,
-                    id: connection,
-                    free_at: 0,
-                    used: now,
-                    doomed: false,
-                });
+                connections.add(from, Connection { id: connection, free_at: 0, used, doomed: false });
             }
             None => {
                 self.counters.lost += 1;
@@ -553,7 +543,7 @@ impl<P: Protocol> Sim<P> {
 
     /// The sender's side of a connection will turn out lost after `wait`.
     fn doom(&mut self, from: Node, to: Node, connection: u32, wait: u64) {
-        if let Some(mine) = self.places[from.index()].connections.find(to)
+        if let Some(mine) = self.connections[from.index()].find(to)
             && mine.id == connection
             && !mine.doomed
         {
@@ -563,9 +553,8 @@ impl<P: Protocol> Sim<P> {
     }
 
     fn fail(&mut self, node: Node, of: Node, connection: u32, why: Unreachable) -> Stepped {
-        let place = &mut self.places[node.index()];
         // A newer connection to the same peer is none of this failure's business.
-        if place.protocol.is_none() || !place.connections.remove(of, connection) {
+        if self.peers[node.index()].is_none() || !self.connections[node.index()].remove(of, connection) {
             return Stepped::Unseen;
         }
         if why != Unreachable::Lost {
@@ -577,12 +566,11 @@ impl<P: Protocol> Sim<P> {
     }
 
     fn wake(&mut self, node: Node) -> Stepped {
-        let place = &mut self.places[node.index()];
-        if place.armed != self.now.0 {
+        if self.armed[node.index()] != self.now.0 {
             return Stepped::Unseen;
         }
-        place.armed = u64::MAX;
-        let Some(protocol) = &place.protocol else { return Stepped::Unseen };
+        self.armed[node.index()] = u64::MAX;
+        let Some(protocol) = &self.peers[node.index()] else { return Stepped::Unseen };
         // It was put off since; most deadlines are.
         if protocol.next_deadline().is_none_or(|at| at > self.now) {
             self.arm(node);
@@ -595,7 +583,7 @@ impl<P: Protocol> Sim<P> {
 
     fn dispatch(&mut self, node: Node, event: Event<P::Message>) {
         self.counters.events += 1;
-        if let Some(protocol) = self.places[node.index()].protocol.as_mut() {
+        if let Some(protocol) = self.peers[node.index()].as_mut() {
             protocol.handle(
                 event,
                 &mut Io {
@@ -624,12 +612,11 @@ impl<P: Protocol> Sim<P> {
     }
 
     fn arm(&mut self, node: Node) {
-        let place = &mut self.places[node.index()];
-        let Some(at) = place.protocol.as_ref().and_then(P::next_deadline) else { return };
+        let Some(at) = self.peers[node.index()].as_ref().and_then(P::next_deadline) else { return };
         // A deadline in the past comes next, but not in this same microsecond for ever.
         let at = at.0.max(self.now.0 + 1);
-        if at < place.armed {
-            place.armed = at;
+        if at < self.armed[node.index()] {
+            self.armed[node.index()] = at;
             self.push(at, node, node, 0, Kind::Wake, None);
         }
     }
@@ -638,7 +625,7 @@ impl<P: Protocol> Sim<P> {
         let tally = &mut self.counters.sent[P::kind(&message) as usize];
         tally.messages += 1;
         tally.bytes += P::size(&message) as u64;
-        if to.index() >= self.places.len() || to == from {
+        if to.index() >= self.peers.len() || to == from {
             self.counters.lost += 1;
             return;
         }
@@ -655,7 +642,7 @@ impl<P: Protocol> Sim<P> {
                 wait *= 2;
             }
         }
-        let (id, at, kind) = match self.places[from.index()].connections.find(to) {
+        let (id, at, kind) = match self.connections[from.index()].find(to) {
             Some(connection) if connection.doomed => {
                 self.counters.lost += 1;
                 return;
@@ -663,7 +650,7 @@ impl<P: Protocol> Sim<P> {
             Some(connection) => {
                 let at = (now + delay).max(connection.free_at);
                 connection.free_at = at;
-                connection.used = now;
+                connection.used = millis(now);
                 (connection.id, at, Kind::Follows)
             }
             None => match self.dial(from, to) {
@@ -675,7 +662,7 @@ impl<P: Protocol> Sim<P> {
             },
         };
         if kind == Kind::Opens
-            && let Some(connection) = self.places[from.index()].connections.find(to)
+            && let Some(connection) = self.connections[from.index()].find(to)
         {
             connection.free_at = at;
         }
@@ -700,8 +687,8 @@ impl<P: Protocol> Sim<P> {
         };
         self.close_idle(from);
         let doomed = fails.is_some();
-        let connection = Connection { peer: to, id, free_at: 0, used: now, doomed };
-        self.places[from.index()].connections.add(connection);
+        let connection = Connection { id, free_at: 0, used: millis(now), doomed };
+        self.connections[from.index()].add(to, connection);
         if let Some((kind, wait)) = fails {
             self.push(now + wait, from, to, id, kind, None);
             return None;
@@ -710,7 +697,7 @@ impl<P: Protocol> Sim<P> {
     }
 
     fn close(&mut self, from: Node, to: Node) {
-        let connections = &mut self.places[from.index()].connections;
+        let connections = &mut self.connections[from.index()];
         let Some(connection) = connections.find(to).copied() else { return };
         connections.remove(to, connection.id);
         if !connection.doomed {
@@ -722,11 +709,11 @@ impl<P: Protocol> Sim<P> {
     /// Both ends of a connection that nobody uses forget it, as a transport's idle timeout does.
     fn close_idle(&mut self, node: Node) {
         let Some(before) = self.now.0.checked_sub(micros(self.network.idle_close)) else { return };
-        while let Some(idle) = self.places[node.index()].connections.idle(before) {
-            self.places[node.index()].connections.remove(idle.peer, idle.id);
-            let theirs = &mut self.places[idle.peer.index()].connections;
-            if theirs.find(node).is_some_and(|theirs| theirs.id == idle.id && !theirs.doomed) {
-                theirs.remove(node, idle.id);
+        while let Some((peer, id)) = self.connections[node.index()].idle(before) {
+            self.connections[node.index()].remove(peer, id);
+            let theirs = &mut self.connections[peer.index()];
+            if theirs.find(node).is_some_and(|theirs| theirs.id == id && !theirs.doomed) {
+                theirs.remove(node, id);
             }
         }
     }

@@ -11,11 +11,11 @@ const WORDS: usize = SLOTS / 64;
 const LEVELS: usize = 6;
 const NONE: u32 = u32::MAX;
 
-#[derive(Debug)]
-struct Entry<T> {
+/// Where an event stands in its list; small, as these are what the wheels turn over.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
     at: u64,
     next: u32,
-    value: Option<T>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,9 @@ impl Level {
 /// Events of type `T` by time in microseconds.
 #[derive(Debug)]
 pub struct Wheel<T> {
-    entries: Vec<Entry<T>>,
+    entries: Vec<Entry>,
+    /// The event of each entry; looked at only as it goes in and comes out.
+    values: Vec<Option<T>>,
     free: u32,
     levels: Vec<Level>,
     now: u64,
@@ -64,6 +66,7 @@ impl<T> Default for Wheel<T> {
         let level = || Level { lists: vec![List { head: NONE, tail: NONE }; SLOTS], occupied: [0; WORDS] };
         Self {
             entries: Vec::new(),
+            values: Vec::new(),
             free: NONE,
             levels: (0..LEVELS).map(|_| level()).collect(),
             now: 0,
@@ -88,13 +91,15 @@ impl<T> Wheel<T> {
     pub fn push(&mut self, at: u64, value: T) {
         let at = at.max(self.now);
         let place = if self.free == NONE {
-            self.entries.push(Entry { at, next: NONE, value: Some(value) });
+            self.entries.push(Entry { at, next: NONE });
+            self.values.push(Some(value));
             (self.entries.len() - 1) as u32
         } else {
             let place = self.free;
             let entry = &mut self.entries[place as usize];
             self.free = entry.next;
-            *entry = Entry { at, next: NONE, value: Some(value) };
+            *entry = Entry { at, next: NONE };
+            self.values[place as usize] = Some(value);
             place
         };
         self.len += 1;
@@ -124,12 +129,16 @@ impl<T> Wheel<T> {
 
     /// All events that wait, with their times, in no useful order.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        self.entries.iter().filter_map(|entry| entry.value.as_ref().map(|value| (entry.at, value)))
+        let all = self.entries.iter().zip(&self.values);
+        all.filter_map(|(entry, value)| value.as_ref().map(|value| (entry.at, value)))
     }
 
     /// Bytes held, not counting what the events themselves hold.
     pub fn bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry<T>>() + LEVELS * (SLOTS * size_of::<List>() + WORDS * 8)
+        let entries = self.entries.capacity() * size_of::<Entry>();
+        entries
+            + self.values.capacity() * size_of::<Option<T>>()
+            + LEVELS * (SLOTS * size_of::<List>() + WORDS * 8)
     }
 
     fn link(&mut self, place: u32, at: u64) {
@@ -161,7 +170,7 @@ impl<T> Wheel<T> {
         entry.next = self.free;
         self.free = place;
         self.len -= 1;
-        entry.value.take()
+        self.values[place as usize].take()
     }
 
     /// Goes on to the next occupied slot of the lowest wheel that has one, and spreads it over the wheels below.

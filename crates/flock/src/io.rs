@@ -60,9 +60,25 @@ pub enum Told {
     /// A link is up.
     LinkUp(Peer),
     /// A link is down.
-    LinkDown(Peer),
+    LinkDown {
+        /// To whom.
+        peer: Peer,
+        /// Why.
+        why: Down,
+    },
     /// Somebody's facts or a setting changed, or somebody is gone.
     Facts(crate::facts::Event),
+}
+
+/// Why a link went down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Down {
+    /// Nothing came from the neighbour for too long.
+    Silent,
+    /// The transport says that the connection broke.
+    Lost,
+    /// One of the two ends gave it up, for other links or because it leaves.
+    Dropped,
 }
 
 /// Something that happened; see `Flock::handle`.

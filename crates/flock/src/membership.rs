@@ -18,7 +18,7 @@
 #![allow(clippy::module_name_repetitions)]
 
 use crate::addr::{Addr, Peer};
-use crate::io::{Effect, Outbox, Refused, Told, Unreachable};
+use crate::io::{Down, Effect, Outbox, Refused, Told, Unreachable};
 use crate::links::{Link, LinkSet, Links, Neighbour};
 use crate::time::Time;
 use crate::wire::Reader;
@@ -75,7 +75,7 @@ pub struct Config {
     pub mend_wait: Duration,
     /// Wait between shuffles while the address book has room, and after a neighbour's death. 2 to 30 s.
     pub shuffle_young_wait: Duration,
-    /// Longest wait between shuffles; with a full book it doubles until then. 10 to 600 s.
+    /// Wait between shuffles otherwise. 10 to 600 s.
     pub shuffle_wait: Duration,
     /// Hops of a shuffle. 2 to 10.
     pub shuffle_hops: u8,
@@ -283,8 +283,8 @@ impl Membership {
     pub(crate) fn leave(&mut self, step: &mut Step<'_>) {
         let mut link = self.links.iter().map(|(link, _)| link).collect::<Vec<_>>().into_iter();
         while let Some(one) = link.next() {
-            let other = link.next().and_then(|other| self.take_down(other, step));
-            if let Some(one) = self.take_down(one, step) {
+            let other = link.next().and_then(|other| self.take_down(other, Down::Dropped, step));
+            if let Some(one) = self.take_down(one, Down::Dropped, step) {
                 self.say_goodbye(one.peer, other.map(|it| it.peer), step);
             }
             if let Some(other) = other {
@@ -378,7 +378,7 @@ impl Membership {
         match self.links.find_addr(addr) {
             Some(link) => {
                 self.counters.lost += 1;
-                self.mourn(link, step);
+                self.mourn(link, Down::Lost, step);
             }
             // A connection without a link is closed when it has served its purpose; that says nothing.
             None if why == Unreachable::Lost => {}
@@ -438,13 +438,13 @@ impl Membership {
     }
 
     /// One neighbour less.
-    fn take_down(&mut self, link: Link, step: &mut Step<'_>) -> Option<Neighbour> {
+    fn take_down(&mut self, link: Link, why: Down, step: &mut Step<'_>) -> Option<Neighbour> {
         let neighbour = self.links.remove(link)?;
         self.past.rotate_right(1);
         self.past[0] = (neighbour.peer.id, step.now + self.config.walk_wait);
         self.counters.links_down += 1;
         self.changes.push(Change::Down(link, neighbour));
-        step.out.effects.push(Effect::Told(Told::LinkDown(neighbour.peer)));
+        step.out.effects.push(Effect::Told(Told::LinkDown { peer: neighbour.peer, why }));
         Some(neighbour)
     }
 

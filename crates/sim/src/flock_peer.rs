@@ -5,7 +5,7 @@ use crate::network::mix;
 use crate::subject::{Class, Report, Subject, number};
 use bytes::Bytes;
 use skein_flock::flock::{Config, Remembered};
-use skein_flock::io::Told;
+use skein_flock::io::{Down, Told};
 use skein_flock::{Addr, Effect, Flock, Input, Outbox, Peer, Refused, Time};
 use skein_model::HostId;
 use std::collections::BTreeMap;
@@ -94,7 +94,10 @@ impl FlockPeer {
                     }
                 }
                 Effect::Told(Told::LinkUp(peer)) => io.report(Report::LinkUp(node_of(peer.id))),
-                Effect::Told(Told::LinkDown(peer)) => io.report(Report::LinkDown(node_of(peer.id))),
+                // What was given up on purpose tells nothing of who is dead.
+                Effect::Told(Told::LinkDown { peer, why: Down::Silent | Down::Lost }) => {
+                    io.report(Report::LinkDown(node_of(peer.id)));
+                }
                 Effect::Remember | Effect::Told(_) => {}
             }
         }

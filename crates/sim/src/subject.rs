@@ -34,7 +34,7 @@ pub enum Report {
     },
     /// A link is up.
     LinkUp(Node),
-    /// A link is down.
+    /// A link is down because the neighbour seems dead.
     LinkDown(Node),
     /// A question was answered, at the one who asked.
     Answer {

@@ -2,7 +2,7 @@
 
 use super::{Membership, Message, Step};
 use crate::addr::{Addr, Peer};
-use crate::io::{Effect, Refused};
+use crate::io::{Down, Effect, Refused};
 use crate::links::Link;
 use crate::time::Time;
 use std::time::Duration;
@@ -59,13 +59,13 @@ impl Membership {
             if let Some(neighbour) = self.links.get(link) {
                 step.out.effects.push(Effect::Close { to: neighbour.peer.addr });
             }
-            self.mourn(link, step);
+            self.mourn(link, Down::Silent, step);
         }
     }
 
     /// The neighbour is dead, or as good as.
-    pub(super) fn mourn(&mut self, link: Link, step: &mut Step<'_>) {
-        if let Some(neighbour) = self.take_down(link, step) {
+    pub(super) fn mourn(&mut self, link: Link, why: Down, step: &mut Step<'_>) {
+        if let Some(neighbour) = self.take_down(link, why, step) {
             self.book.doubt(neighbour.peer.addr);
             self.refill.died(step.now);
             self.shuffle_sooner(step);

@@ -6,7 +6,6 @@ use crate::io::{Effect, Refused};
 use crate::links::{Link, LinkSet};
 use crate::time::Time;
 use rand::RngExt;
-use std::time::Duration;
 
 /// A doubtful contact that is tried again is forgotten once in so many times, unless it answers.
 const TRIES: u32 = 8;
@@ -14,12 +13,16 @@ const TRIES: u32 = 8;
 /// Answers to offers that are waited for at most; some never come.
 const RETURNS_MAX: u8 = 8;
 
+/// Shuffles at the quick pace after a neighbour's death.
+const HURRIED: u8 = 3;
+
 /// When to exchange contacts, and with whom it is under way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Shuffling {
     at: Time,
     mend_at: Time,
-    wait: Duration,
+    /// How many more shuffles come at the quick pace, because of a neighbour's death.
+    hurry: u8,
     /// A shuffle of ours is under way.
     open: bool,
     /// Answers due to us from those whose shuffles ended here.
@@ -35,7 +38,6 @@ impl Shuffling {
 impl Membership {
     pub(super) fn start_shuffling(&mut self, step: &mut Step<'_>) {
         let config = &self.config;
-        self.shuffle.wait = config.shuffle_young_wait;
         self.shuffle.at = step.now + config.shuffle_young_wait.mul_f64(step.rng.random_range(0.5..1.5));
         self.shuffle.mend_at = step.now + config.mend_wait.mul_f64(step.rng.random_range(0.5..1.5));
     }
@@ -43,7 +45,7 @@ impl Membership {
     /// What is known grows old quickly when peers die.
     pub(super) fn shuffle_sooner(&mut self, step: &mut Step<'_>) {
         let soon = self.config.shuffle_young_wait;
-        self.shuffle.wait = self.shuffle.wait.min(soon);
+        self.shuffle.hurry = HURRIED;
         self.shuffle.at = self.shuffle.at.min(step.now + soon.mul_f64(step.rng.random_range(0.5..1.5)));
     }
 
@@ -52,10 +54,10 @@ impl Membership {
             return;
         }
         let young = self.book.len() < self.config.contacts;
-        let wait = self.shuffle.wait;
+        let quick = young || self.shuffle.hurry > 0;
+        self.shuffle.hurry = self.shuffle.hurry.saturating_sub(1);
+        let wait = if quick { self.config.shuffle_young_wait } else { self.config.shuffle_wait };
         self.shuffle.at = step.now + wait.mul_f64(step.rng.random_range(0.75..1.25));
-        self.shuffle.wait = if young { self.config.shuffle_young_wait } else { wait * 2 };
-        self.shuffle.wait = self.shuffle.wait.min(self.config.shuffle_wait);
         self.shuffle.open = true;
         let count = if young { self.config.shuffle_young } else { self.config.shuffle_count };
         if let Some(next) = self.any_link(LinkSet::default(), step).and_then(|link| self.links.get(link)) {

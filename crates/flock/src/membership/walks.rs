@@ -3,7 +3,7 @@
 
 use super::{Membership, Message, Step, Want};
 use crate::addr::Peer;
-use crate::io::{Effect, Refused};
+use crate::io::{Down, Effect, Refused};
 use crate::links::{Link, LinkSet};
 use rand::RngExt;
 use std::time::Duration;
@@ -156,7 +156,8 @@ impl Membership {
         leaves: bool,
         step: &mut Step<'_>,
     ) -> Result<(), Refused> {
-        let neighbour = link.and_then(|link| self.take_down(link, step)).ok_or(Refused::Stale)?;
+        let neighbour =
+            link.and_then(|link| self.take_down(link, Down::Dropped, step)).ok_or(Refused::Stale)?;
         step.out.effects.push(Effect::Close { to: from.addr });
         if leaves {
             self.book.forget(neighbour.peer.addr);
@@ -206,7 +207,7 @@ impl Membership {
     /// Drops a neighbour and points it at somebody else.
     fn hand_over(&mut self, to: Peer, step: &mut Step<'_>) {
         if let Some(link) = self.any_link(LinkSet::default(), step)
-            && let Some(neighbour) = self.take_down(link, step)
+            && let Some(neighbour) = self.take_down(link, Down::Dropped, step)
         {
             self.counters.entered += 1;
             self.part_from(neighbour.peer, Some(to), step);
@@ -228,7 +229,9 @@ impl Membership {
             let Some(one) = self.any_link(young, step) else { return };
             young.insert(one);
             let Some(other) = self.any_link(young, step) else { return };
-            let (Some(one), Some(other)) = (self.take_down(one, step), self.take_down(other, step)) else {
+            let (Some(one), Some(other)) =
+                (self.take_down(one, Down::Dropped, step), self.take_down(other, Down::Dropped, step))
+            else {
                 return;
             };
             self.counters.introduced += 1;
@@ -252,7 +255,7 @@ impl Membership {
             .map(|(link, _)| link)
             .collect();
         for link in past {
-            self.take_down(link, step);
+            self.take_down(link, Down::Dropped, step);
         }
     }
 

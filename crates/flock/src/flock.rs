@@ -3,12 +3,15 @@
 use crate::addr::{Addr, Peer};
 use crate::broadcast::{self, Broadcast, Channel, Event};
 use crate::facts::{self, Facts};
+use crate::health::{self, Health};
 use crate::io::{Cx, Effect, Input, Outbox, Refused, Told};
 use crate::links::Links;
 use crate::membership::{self, Change, Membership, Step};
+use crate::query::{self, Queries, QueryId};
 use crate::time::Time;
 use crate::wire::Reader;
 use rand::Rng;
+use skein_model::HostId;
 use std::sync::Arc;
 
 /// Every knob of the flock; each part documents its own.
@@ -20,6 +23,10 @@ pub struct Config {
     pub broadcast: Arc<broadcast::Config>,
     /// Budgets of facts and settings, and how they are kept equal.
     pub facts: Arc<facts::Config>,
+    /// Questions asked and answered.
+    pub query: Arc<query::Config>,
+    /// When peers are suspected, and for how long.
+    pub health: Arc<health::Config>,
 }
 
 /// What a peer is given when it starts.
@@ -39,6 +46,8 @@ pub struct Flock {
     membership: Membership,
     broadcast: Broadcast,
     facts: Facts,
+    queries: Queries,
+    health: Health,
 }
 
 impl Flock {
@@ -50,6 +59,8 @@ impl Flock {
             membership: Membership::new(config.membership.clone(), me, &remembered.addrs),
             broadcast: Broadcast::new(config.broadcast.clone(), me.id, remembered.incarnation),
             facts: Facts::new(config.facts.clone(), me.id, remembered.incarnation),
+            queries: Queries::new(config.query.clone()),
+            health: Health::new(config.health.clone(), me.id, remembered.incarnation),
         }
     }
 
@@ -84,6 +95,13 @@ impl Flock {
                 if self.facts.next_deadline().is_some_and(|due| due <= now) {
                     self.facts.deadline(&mut lend(&mut step, self.membership.links()));
                 }
+                if self.queries.next_deadline().is_some_and(|due| due <= now) {
+                    let local = View { facts: &self.facts, me: self.me.id, links: self.membership.links() };
+                    self.queries.deadline(&local, &mut lend(&mut step, self.membership.links()));
+                }
+                if self.health.next_deadline().is_some_and(|due| due <= now) {
+                    self.health.deadline(now, step.rng);
+                }
                 Ok(())
             }
             Input::Start => {
@@ -106,6 +124,10 @@ impl Flock {
             Input::Broadcast { payload } => {
                 let mut cx = lend(&mut step, self.membership.links());
                 self.broadcast.publish(Channel::App, payload, &mut cx).map(drop)
+            }
+            Input::Ask { ticket, question } => self.ask(ticket, question, &mut step),
+            Input::Report { host, reach } => {
+                self.health.report(host, reach, self.facts.hosts_len(), now, step.rng)
             }
             Input::Publish { key, value } => {
                 self.facts.publish(&key, &value, &mut lend(&mut step, self.membership.links()))
@@ -131,8 +153,14 @@ impl Flock {
 
     /// When to bring [`Input::Deadline`]; ask again after each [`Flock::handle`].
     pub fn next_deadline(&self) -> Option<Time> {
-        let facts = self.facts.next_deadline();
-        [self.membership.next_deadline(), self.broadcast.next_deadline(), facts].into_iter().flatten().min()
+        let parts = [
+            self.membership.next_deadline(),
+            self.broadcast.next_deadline(),
+            self.facts.next_deadline(),
+            self.queries.next_deadline(),
+            self.health.next_deadline(),
+        ];
+        parts.into_iter().flatten().min()
     }
 
     /// The active view.
@@ -155,6 +183,16 @@ impl Flock {
         &self.facts
     }
 
+    /// The questions being asked and answered.
+    pub fn queries(&self) -> &Queries {
+        &self.queries
+    }
+
+    /// Who is suspected, avoided or tried.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
     /// Who this is.
     pub fn me(&self) -> Peer {
         self.me
@@ -167,9 +205,15 @@ impl Flock {
     }
 
     /// Bytes held, inline and on the heap, without what all peers of a process share, without the payloads kept
-    /// for grafts, which are [`Broadcast::kept_bytes`], and without [`Facts::state_bytes`].
+    /// for grafts, which are [`Broadcast::kept_bytes`], and without [`Facts::state_bytes`], [`Queries::state_bytes`] and
+    /// [`Health::state_bytes`], which are small while nothing is asked and all are well.
     pub fn state_bytes(&self) -> usize {
-        size_of::<Self>() - size_of::<Membership>() - size_of::<Broadcast>() - size_of::<Facts>()
+        size_of::<Self>()
+            - size_of::<Membership>()
+            - size_of::<Broadcast>()
+            - size_of::<Facts>()
+            - size_of::<Queries>()
+            - size_of::<Health>()
             + self.membership.state_bytes()
             + self.broadcast.state_bytes()
     }
@@ -185,6 +229,12 @@ impl Flock {
         }
         if matches!(tag, facts::tag::PROBE | facts::tag::ANSWER) {
             return self.facts.handle(from, link, tag, reader, &mut lend(step, self.membership.links()));
+        }
+        if tag >> 4 == 4 {
+            // From anyone: who lost its way up the tree answers the asker directly.
+            let local = View { facts: &self.facts, me: self.me.id, links: self.membership.links() };
+            let mut cx = lend(step, self.membership.links());
+            return self.queries.handle(from, tag, reader, &local, &mut cx);
         }
         // Everything else is between neighbours.
         let Some(link) = link else { return Err(self.membership.disown(from, step)) };
@@ -208,6 +258,8 @@ impl Flock {
                 Change::Down(link, neighbour) => {
                     self.broadcast.link_down(link, &mut cx);
                     self.facts.link_down(link, &neighbour, &mut cx);
+                    let local = View { facts: &self.facts, me: self.me.id, links: self.membership.links() };
+                    self.queries.link_down(link, neighbour.peer, &local, &mut cx);
                 }
             }
         }
@@ -219,29 +271,86 @@ impl Flock {
             while let Some(event) = self.broadcast.next_event() {
                 self.routed(event, step);
             }
-            let Some(payload) = self.facts.take_broadcast() else { break };
+            let facts = self.facts.take_broadcast().map(|payload| (Channel::Facts, payload));
+            let Some((channel, payload)) =
+                facts.or_else(|| self.health.take_payload().map(|payload| (Channel::Health, payload)))
+            else {
+                break;
+            };
             let mut cx = lend(step, self.membership.links());
-            // Should it be refused, neighbours find what differs when they next compare.
-            let _ = self.broadcast.publish(Channel::Facts, payload, &mut cx);
+            // Should it be refused, neighbours find what differs when they next compare, and the next report of a peer out
+            // of reach says it again.
+            let _ = self.broadcast.publish(channel, payload, &mut cx);
         }
         while let Some(event) = self.facts.take_event() {
             step.out.effects.push(Effect::Told(Told::Facts(event)));
         }
+        for query::Event::Answered(answer) in self.queries.take_events() {
+            step.out.effects.push(Effect::Told(Told::Answered(answer)));
+        }
+        for changed in self.health.take_changes() {
+            step.out.effects.push(Effect::Told(Told::Health(changed)));
+        }
     }
 
     fn routed(&mut self, event: Event, step: &mut Step<'_>) {
+        let mut cx = lend(step, self.membership.links());
+        let local = View { facts: &self.facts, me: self.me.id, links: self.membership.links() };
+        // What a part refuses it counts; the broadcast itself was in order.
         match event {
-            Event::Delivered { id, channel: Channel::App, payload, hops, .. } if id.origin != self.me.id => {
-                step.out.effects.push(Effect::Deliver { origin: id.origin, payload, hops });
+            Event::Delivered { id, channel: Channel::App, payload, hops, .. } => {
+                if id.origin != self.me.id {
+                    cx.out.effects.push(Effect::Deliver { origin: id.origin, payload, hops });
+                }
             }
             Event::Delivered { id, channel: Channel::Facts, payload, from, .. } => {
-                let mut cx = lend(step, self.membership.links());
-                // What it refuses it counts; the broadcast itself was in order.
                 let _ = self.facts.delivered(&payload, id.origin, from, &mut cx);
             }
-            // (Queries and health take theirs from here.)
-            Event::Delivered { .. } | Event::Declined { .. } | Event::Grafted { .. } => {}
+            Event::Delivered { id, channel: Channel::Query, payload, hops, from, forwarded } => {
+                let id = query_id(id);
+                let _ = self.queries.delivered(id, &payload, hops, from, forwarded, &local, &mut cx);
+            }
+            Event::Delivered { id, channel: Channel::Health, payload, .. } => {
+                let _ = self.health.delivered(id.origin, &payload, cx.now);
+            }
+            Event::Declined { id, link } => self.queries.declined(query_id(id), link, &local, &mut cx),
+            Event::Grafted { id, link } => self.queries.grafted(query_id(id), link, &cx),
         }
+    }
+
+    /// Asks all peers; the answer comes as [`Told::Answered`].
+    fn ask(&mut self, ticket: u64, question: query::Question, step: &mut Step<'_>) -> Result<(), Refused> {
+        let payload = self.queries.ask(&question, self.me)?;
+        let mut cx = lend(step, self.membership.links());
+        let id = self.broadcast.publish(Channel::Query, payload, &mut cx)?;
+        let local = View { facts: &self.facts, me: self.me.id, links: self.membership.links() };
+        self.queries.begin(query_id(id), ticket, question, &local, &cx);
+        Ok(())
+    }
+}
+
+/// A query goes by the name of the broadcast that carried it.
+fn query_id(id: broadcast::MessageId) -> QueryId {
+    QueryId { origin: id.origin, incarnation: id.incarnation, seq: id.seq }
+}
+
+/// What questions see of this peer: its own facts, and `flock.links`, the number of its active links.
+struct View<'a> {
+    facts: &'a Facts,
+    me: HostId,
+    links: &'a Links,
+}
+
+impl query::Local for View<'_> {
+    fn value(&self, key: &str) -> Option<query::Value> {
+        match key {
+            "flock.links" => Some(query::Value::int(self.links.len() as i64)),
+            _ => self.facts.get(self.me, key).map(query::Value::from_fact),
+        }
+    }
+
+    fn known(&self, each: &mut dyn FnMut(HostId)) {
+        self.facts.hosts().for_each(each);
     }
 }
 

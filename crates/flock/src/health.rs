@@ -140,7 +140,7 @@ pub struct Health {
     last_published: Option<Time>,
     /// Notices heard since, and since when, to see how busy the channel is.
     heard: (u32, Time),
-    payloads: Vec<Bytes>,
+    payload: Option<Bytes>,
     changes: Vec<Changed>,
     counters: Counters,
 }
@@ -159,7 +159,7 @@ impl Health {
             last_refuted: None,
             last_published: None,
             heard: (0, Time(0)),
-            payloads: Vec::new(),
+            payload: None,
             changes: Vec::new(),
             counters: Counters::default(),
         }
@@ -186,9 +186,9 @@ impl Health {
         std::mem::take(&mut self.changes)
     }
 
-    /// Payloads to broadcast on the health channel since the last time.
-    pub fn take_payloads(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.payloads)
+    /// The next payload to broadcast on the health channel, if there is one.
+    pub fn take_payload(&mut self) -> Option<Bytes> {
+        self.payload.take()
     }
 
     /// Bytes in memory, heap included; nothing but the struct itself while all are healthy.
@@ -228,7 +228,8 @@ impl Health {
         let (me, window) = (self.me, self.config.window);
         let case = &mut self.cases[at];
         case.accuse(me, now, self.config.accusers_max);
-        let known = case.told.is_some_and(|told| now.since(told) < window) || case.is_out_of_use();
+        // Said again before it is forgotten, so that peers who judge differently by now come together again.
+        let known = case.told.is_some_and(|told| now.since(told) < window / 2);
         let waits = self.pending.iter().any(|it| it.item.host == host && it.item.notice == Notice::Accused);
         if !known && !waits && self.pending.len() < ITEMS_MAX {
             let item =
@@ -446,7 +447,8 @@ impl Health {
         if !items.is_empty() {
             self.last_published = Some(now);
             self.counters.published += 1;
-            self.payloads.push(message::encode(&items));
+            // At most one for each call, and it is taken before the next.
+            self.payload = Some(message::encode(&items));
         }
     }
 
@@ -454,7 +456,7 @@ impl Health {
     fn needs_our_word(&self, case: &Case, now: Time) -> bool {
         let ours = case.accusations.iter().any(|it| it.by == self.me);
         let others = case.fresh(&self.config, now).filter(|it| it.by != self.me).count();
-        ours && others < self.config.quorum && !matches!(case.state, State::Avoided { .. })
+        ours && others < self.config.quorum
     }
 
     /// How long to wait for others to say the same: with a chance of 1/2 in the last slot, of 1/4 in the one before, and so on, for as

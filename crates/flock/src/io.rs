@@ -66,6 +66,10 @@ pub enum Told {
         /// Why.
         why: Down,
     },
+    /// A question of ours is answered, in full or in part.
+    Answered(Box<crate::query::Answer>),
+    /// Somebody's health is another now.
+    Health(crate::health::Changed),
     /// Somebody's facts or a setting changed, or somebody is gone.
     Facts(crate::facts::Event),
 }
@@ -128,6 +132,20 @@ pub enum Input {
         version: u64,
         /// What it says; `None` deletes it.
         value: Option<Bytes>,
+    },
+    /// Ask all peers; the answer comes as [`Told::Answered`]. See [`Queries::ask`](crate::query::Queries::ask).
+    Ask {
+        /// Comes back with the answer.
+        ticket: u64,
+        /// What to ask.
+        question: crate::query::Question,
+    },
+    /// The owner could not reach a host, or reached it (again); see [`crate::health`].
+    Report {
+        /// Which host.
+        host: HostId,
+        /// Whether it could.
+        reach: crate::health::Reach,
     },
     /// Look for peers at these addresses too, from now on.
     Hail {

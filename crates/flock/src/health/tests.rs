@@ -49,7 +49,7 @@ impl World {
                 if self.peers[from].next_deadline().is_some_and(|due| due <= now) {
                     self.peers[from].deadline(now, &mut self.rng);
                 }
-                for payload in self.peers[from].take_payloads() {
+                if let Some(payload) = self.peers[from].take_payload() {
                     self.broadcasts += 1;
                     for to in 0..self.peers.len() {
                         let delay = Duration::from_millis(self.rng.random_range(10..300));

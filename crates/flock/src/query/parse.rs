@@ -341,8 +341,12 @@ impl fmt::Display for Key<'_> {
 
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bracketed =
-            |filter: &Filter| matches!(filter, Filter::And(all) | Filter::Or(all) if all.len() > 1);
+        fn bracketed(filter: &Filter) -> bool {
+            match filter {
+                Filter::And(all) | Filter::Or(all) => all.len() > 1 || all.first().is_some_and(bracketed),
+                _ => false,
+            }
+        }
         let one = |filter: &Filter, f: &mut fmt::Formatter<'_>| {
             if bracketed(filter) { write!(f, "({filter})") } else { filter.fmt(f) }
         };

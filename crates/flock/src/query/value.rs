@@ -191,6 +191,11 @@ impl Value {
     }
 
     /// Reads any fact's value; what is none of ours is text or opaque.
+    pub fn from_fact(fact: &[u8]) -> Self {
+        Self::from_bytes(&Bytes::copy_from_slice(fact))
+    }
+
+    /// As [`Value::from_fact`], and shares the bytes where it can.
     pub fn from_bytes(bytes: &Bytes) -> Self {
         match (bytes.first(), std::str::from_utf8(bytes)) {
             (_, Ok(text)) => Self::Text(text.to_owned()),

@@ -11,7 +11,7 @@ fn lossy(size: usize, seed: u64) -> Cluster {
 
 fn say(cluster: &mut Cluster, node: Node, key: &str, value: &str) {
     let input = Input::Publish { key: key.into(), value: value.to_owned().into() };
-    cluster.sim.act(node, |peer, io| peer.input(input, io)).unwrap().unwrap();
+    cluster.sim.act(node, |peer, io| peer.input(input, io)).expect("a live peer").expect("a fact that fits");
 }
 
 fn facts(cluster: &Cluster) -> impl Iterator<Item = (Node, &Facts)> {
@@ -28,7 +28,7 @@ fn agreed(cluster: &mut Cluster, within: Duration) -> Option<Duration> {
 
 /// The first live peer that does not hold what `node` says to be `value`.
 fn ignorant(cluster: &Cluster, node: Node, key: &str, value: Option<&str>) -> Option<Node> {
-    let host = cluster.sim.get(node).unwrap().flock.me().id;
+    let host = cluster.sim.get(node).expect("a live peer").flock.me().id;
     let value = value.map(str::as_bytes);
     facts(cluster).find(|(_, it)| it.get(host, key) != value).map(|(node, _)| node)
 }

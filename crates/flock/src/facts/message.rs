@@ -20,7 +20,7 @@
 //! prefix        | depth in nibbles: u8 | the nibbles, filled up with zeros to whole bytes |
 //! ```
 //!
-//! `set` is 0 for records and 1 for settings. Bodies are drawn in [`super::record`]. A broadcast's payload is items
+//! `set` is 0 for records and 1 for settings. The ranges of one message rise and do not overlap. Bodies are drawn in [`super::record`]. A broadcast's payload is items
 //! and nothing else.
 
 use super::forest::{DEPTH_MAX, Prefix};
@@ -230,11 +230,15 @@ impl Message {
             tag::SAME => Message::Same,
             tag::RANGES => {
                 let (set, salt) = (Set::read(&mut reader)?, read_salt(&mut reader)?);
-                Message::Ranges { set, salt, ranges: all(&mut reader, Range::read)? }
+                let ranges = all(&mut reader, Range::read)?;
+                in_order(ranges.iter().map(|range| range.prefix))?;
+                Message::Ranges { set, salt, ranges }
             }
             tag::LISTING => {
                 let (set, salt) = (Set::read(&mut reader)?, read_salt(&mut reader)?);
-                Message::Listing { set, salt, lists: all(&mut reader, List::read)? }
+                let lists = all(&mut reader, List::read)?;
+                in_order(lists.iter().map(|list| list.prefix))?;
+                Message::Listing { set, salt, lists }
             }
             tag::HAVE => {
                 let byte = reader.u8("a set")?;
@@ -284,6 +288,18 @@ fn all<T>(
         things.push(read(reader)?);
     }
     Ok(things)
+}
+
+/// Ranges rise and do not overlap, so that whatever is asked in one message, no element is looked at twice.
+fn in_order(prefixes: impl Iterator<Item = Prefix>) -> Result<(), DecodeError> {
+    let mut last = None;
+    for prefix in prefixes {
+        if last.is_some_and(|last| prefix.bits <= last) {
+            return Err(DecodeError::Range("a prefix"));
+        }
+        last = Some(*prefix.range().end());
+    }
+    Ok(())
 }
 
 fn salted(tag: u8, set: Set, salt: u16, room: usize) -> Writer {

@@ -55,6 +55,19 @@ fn prefixes(deepest: u8) -> impl Strategy<Value = Prefix> {
     })
 }
 
+/// Those of some things that rise and do not overlap.
+fn rising<T>(mut things: Vec<T>, prefix: impl Fn(&T) -> Prefix) -> Vec<T> {
+    things.sort_by_key(|thing| prefix(thing).bits);
+    let mut last = None;
+    things.retain(|thing| {
+        let range = prefix(thing).range();
+        let fits = last.is_none_or(|last| *range.start() > last);
+        last = if fits { Some(*range.end()) } else { last };
+        fits
+    });
+    things
+}
+
 fn messages() -> impl Strategy<Value = Message> {
     let three = 0_u32..1 << 24;
     let range = (prefixes(DEPTH_MAX - 1), prop::array::uniform16(prop::option::of(three.clone())))
@@ -73,10 +86,12 @@ fn messages() -> impl Strategy<Value = Message> {
         Just(Message::Same),
         Just(Message::Probe),
         Just(Message::Answer),
-        (sets(), any::<u16>(), prop::collection::vec(range, 0..4))
-            .prop_map(|(set, salt, ranges)| Message::Ranges { set, salt, ranges }),
-        (sets(), any::<u16>(), prop::collection::vec(list, 0..4))
-            .prop_map(|(set, salt, lists)| Message::Listing { set, salt, lists }),
+        (sets(), any::<u16>(), prop::collection::vec(range, 0..4)).prop_map(|(set, salt, ranges)| {
+            Message::Ranges { set, salt, ranges: rising(ranges, |it| it.prefix) }
+        }),
+        (sets(), any::<u16>(), prop::collection::vec(list, 0..4)).prop_map(|(set, salt, lists)| {
+            Message::Listing { set, salt, lists: rising(lists, |it| it.prefix) }
+        }),
         (sets(), any::<bool>(), prop::collection::vec((any::<u64>(), versions()), 0..4))
             .prop_map(|(set, differ, elements)| Message::Have { set, differ, elements }),
         (any::<bool>(), prop::collection::vec(items(), 0..4))
@@ -143,4 +158,17 @@ fn what_follows_a_message_makes_it_none() {
     bytes.push(0);
     assert_eq!(decode(&bytes.into()), Err(DecodeError::Trailing(1)));
     assert_eq!(decode(&Bytes::from_static(&[0x38])), Err(DecodeError::Tag(0x38)));
+}
+
+#[test]
+fn ranges_that_overlap_or_fall_are_refused() {
+    let range = |bits, depth| Range { prefix: Prefix { bits, depth }, parts: [None; 16] };
+    let message = |ranges| Message::Ranges { set: Set::Records, salt: 1, ranges }.encode();
+    let (a, b, inside) = (range(0x1 << 60, 1), range(0x2 << 60, 1), range(0x12 << 56, 2));
+    assert!(decode(&message(vec![a.clone(), b.clone()])).is_ok());
+    for wrong in
+        [vec![b.clone(), a.clone()], vec![a.clone(), a.clone()], vec![a, inside], vec![range(0, 0), b]]
+    {
+        assert_eq!(decode(&message(wrong)), Err(DecodeError::Range("a prefix")));
+    }
 }

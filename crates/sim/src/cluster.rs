@@ -75,9 +75,9 @@ pub struct Answer {
     /// Who had asked.
     pub asker: Node,
     /// Peers counted.
-    pub counted: u64,
+    pub counted: usize,
     /// Peers known.
-    pub known: u64,
+    pub known: usize,
     /// The value.
     pub value: f64,
 }
@@ -254,6 +254,21 @@ impl<P: Subject> Cluster<P> {
         })
     }
 
+    /// Asks all from one peer how many links they have; the answer comes into [`Cluster::answers`]. False when
+    /// it cannot be asked.
+    pub fn ask_links(&mut self, from: Node, within: Duration) -> bool {
+        let asked = self.sim.act(from, |peer, io| peer.ask_links(within, io)).unwrap_or(false);
+        self.absorb();
+        asked
+    }
+
+    /// One says something about itself; see [`Subject::say`].
+    pub fn say(&mut self, node: Node, version: u32, bytes: usize) -> bool {
+        let said = self.sim.act(node, |peer, io| peer.say(version, bytes, io)).unwrap_or(false);
+        self.absorb();
+        said
+    }
+
     /// Kills one.
     pub fn kill(&mut self, node: Node, death: Death) -> &mut Self {
         if let Some(peer) = self.sim.get(node) {
@@ -269,7 +284,18 @@ impl<P: Subject> Cluster<P> {
 
     /// Kills a part of the live ones, drawn at random, all at the same moment.
     pub fn kill_part(&mut self, part: f64, death: Death) -> &mut Self {
+        let live = self.live();
+        self.kill_some(live, part, death)
+    }
+
+    /// The same, but spares one.
+    pub fn kill_part_but(&mut self, part: f64, death: Death, spared: Node) -> &mut Self {
         let mut live = self.live();
+        live.retain(|node| *node != spared);
+        self.kill_some(live, part, death)
+    }
+
+    fn kill_some(&mut self, mut live: Vec<Node>, part: f64, death: Death) -> &mut Self {
         let count = (live.len() as f64 * part).round() as usize;
         for _ in 0..count {
             let at = self.rng.random_range(0..live.len());

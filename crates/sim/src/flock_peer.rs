@@ -2,7 +2,7 @@
 
 use crate::engine::{Event, Io, Node, Protocol};
 use crate::network::mix;
-use crate::subject::{Class, Report, Subject, number};
+use crate::subject::{Class, Report, Subject, number, payload};
 use bytes::Bytes;
 use skein_flock::flock::{Config, Remembered};
 use skein_flock::io::{Down, Told};
@@ -179,6 +179,14 @@ impl Subject for FlockPeer {
 
     fn remembered(&self) -> Vec<Node> {
         self.flock.remember().addrs.into_iter().filter_map(node_at).collect()
+    }
+
+    fn say(&mut self, version: u32, bytes: usize, io: &mut Io<'_, Self>) -> bool {
+        self.input(Input::Publish { key: "fact".to_owned(), value: payload(version, bytes) }, io).is_ok()
+    }
+
+    fn facts_sum(&self) -> u64 {
+        self.flock.facts().sums().0
     }
 
     fn state_bytes(&self) -> usize {

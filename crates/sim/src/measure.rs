@@ -88,6 +88,22 @@ measures! {
     JoinBytes, "join_bytes", "bytes per join", "B";
     /// Seconds from the end of a partition until one component.
     Healed, "healed", "one component after a partition", "s";
+    /// Bytes of one comparison of facts between two that know the same.
+    ExchangeBytes, "exchange_bytes", "anti-entropy exchange when nothing changed", "B";
+    /// Bytes of facts to and from one that was away, per byte that it missed.
+    CatchUpRatio, "catch_up_ratio", "bytes of catching up ÷ bytes missed", "×";
+    /// Seconds until it knew what the others knew.
+    CatchUp, "catch_up", "caught up after", "s";
+    /// Answers that were exactly right, of all.
+    QueryExact, "query_exact", "answers exactly right", "";
+    /// Time from question to answer, divided by the bound; the worst.
+    QueryOverBound, "query_over_bound", "answer ÷ bound", "×";
+    /// Messages per peer and question, the worst.
+    QueryMessages, "query_messages", "messages per peer and question", "";
+    /// Survivors counted, of all, when some die meanwhile.
+    QueryCounted, "query_counted", "survivors counted", "";
+    /// Answers that say more peers were counted than there are, or the wrong sum of those counted.
+    QueryFalse, "query_false", "answers that say what is not so", "";
     /// Events brought to peers per second of one core.
     EventsPerSecond, "events_per_second", "simulated events per second", "";
     /// Most memory the whole process held.

@@ -1,11 +1,11 @@
 //! A scenario carried out: its phases in order, and what was measured.
 
 use crate::cluster::{Cluster, Dropped};
-use crate::engine::{Counters, Death, Node, Protocol};
+use crate::engine::{Counters, Death, Node, Protocol, Tally};
 use crate::graph::Graph;
 use crate::measure::Measure;
 use crate::scenario::{
-    Broadcasts, Churn, Joins, Kill, Look, Partition, Phase, Scenario, Silence, Slow, Target,
+    Broadcasts, Churn, Facts, Joins, Kill, Look, Partition, Phase, Query, Scenario, Silence, Slow, Target,
 };
 use crate::subject::{Class, Subject};
 use rand::rngs::Xoshiro256PlusPlus;
@@ -105,6 +105,8 @@ impl<P: Subject> Run<'_, P> {
             Phase::Churn(churn) => self.churn(churn),
             Phase::Joins(joins) => self.joins(joins),
             Phase::Partition(partition) => self.partition(partition),
+            Phase::Facts(facts) => self.facts(facts),
+            Phase::Query(query) => self.query(query),
         }
     }
 
@@ -356,31 +358,119 @@ impl<P: Subject> Run<'_, P> {
         self.note(Measure::StableDelivered, 1.0 - missed as f64 / due.max(1) as f64);
     }
 
-    /// What joins cost beyond the views' upkeep: the same for as many peers and seconds is taken off. Signs of
-    /// life are left out, as every peer sends them for as long as it lives.
+    /// What joins cost beyond the views' upkeep, which is taken from as long before and after. Signs of life are
+    /// left out, as every peer sends them for as long as it lives.
     fn joins(&mut self, joins: &Joins) {
-        let wait = joins.over.0;
-        let after = Duration::from_secs(5);
-        let overlay = |class| class == Class::Membership;
-        let (begin, idle_peers) = (self.cluster.sim.counters().clone(), self.cluster.live().len() as f64);
-        self.cluster.run(wait + after);
-        let idle = sum::<P>(&self.cluster.sim.counters().since(&begin), overlay);
-        let begin = self.cluster.sim.counters().clone();
-        let start = self.cluster.now();
-        for at in 0..joins.count.0 {
-            self.cluster.run_until(start + wait.mul_f64(at as f64 / joins.count.0 as f64));
-            let contact = self.cluster.any();
-            self.cluster.join(contact);
+        let length = joins.over.0 + Duration::from_secs(5);
+        let mut windows = [Tally::default(); 3];
+        let mut peers = [0.0; 3];
+        for at in 0..3 {
+            let begin = self.cluster.sim.counters().clone();
+            let start = self.cluster.now();
+            for number in 0..if at == 1 { joins.count.0 } else { 0 } {
+                self.cluster.run_until(start + joins.over.0.mul_f64(number as f64 / joins.count.0 as f64));
+                let contact = self.cluster.any();
+                self.cluster.join(contact);
+            }
+            self.cluster.run_until(start + length);
+            windows[at] =
+                sum::<P>(&self.cluster.sim.counters().since(&begin), |class| class == Class::Membership);
+            peers[at] = self.cluster.live().len() as f64;
         }
-        self.cluster.run_until(start + wait + after);
-        let busy = sum::<P>(&self.cluster.sim.counters().since(&begin), overlay);
-        let count = joins.count.0 as f64;
+        let [before, busy, after] = windows;
         // The joined were there for half of the time in which they came, and for all of that after it.
-        let seconds = (wait + after).as_secs_f64();
-        let present = (wait / 2 + after).as_secs_f64() / seconds;
-        let upkeep = 1.0 + count * present / idle_peers;
-        self.note(Measure::JoinMessages, (busy.messages as f64 - upkeep * idle.messages as f64) / count);
-        self.note(Measure::JoinBytes, (busy.bytes as f64 - upkeep * idle.bytes as f64) / count);
+        let present = (joins.over.0 / 2 + Duration::from_secs(5)).as_secs_f64() / length.as_secs_f64();
+        let then = peers[0] + (peers[1] - peers[0]) * present;
+        let upkeep =
+            |before: u64, after: u64| (before as f64 / peers[0] + after as f64 / peers[2]) / 2.0 * then;
+        let count = joins.count.0 as f64;
+        let messages = busy.messages as f64 - upkeep(before.messages, after.messages);
+        self.note(Measure::JoinMessages, messages / count);
+        self.note(Measure::JoinBytes, (busy.bytes as f64 - upkeep(before.bytes, after.bytes)) / count);
+    }
+
+    fn facts(&mut self, facts: &Facts) {
+        let live = self.cluster.live();
+        let Some((away, others)) = live.split_last() else { return };
+        let known = &others[..facts.known.0.min(others.len())];
+        for (at, node) in known.iter().enumerate() {
+            self.cluster.say(*node, at as u32, facts.bytes.0);
+            self.cluster.run(Duration::from_millis(20));
+        }
+        self.cluster.settle(60);
+        // Nothing changes for a minute. A comparison is a digest and the word that it is the same.
+        let before = self.cluster.sim.counters().clone();
+        self.cluster.settle(60);
+        let quiet = self.cluster.sim.counters().since(&before);
+        let spoken = sum::<P>(&quiet, |class| class == Class::Facts);
+        self.note(Measure::ExchangeBytes, spoken.bytes as f64 / (spoken.messages as f64 / 2.0).max(1.0));
+        self.cluster.sim.isolate(*away, 1);
+        self.cluster.run(facts.away.0 / 2);
+        let changed = &known[..facts.missed.0.min(known.len())];
+        for (at, node) in changed.iter().enumerate() {
+            self.cluster.say(*node, (facts.known.0 + at) as u32, facts.bytes.0);
+            self.cluster.run(Duration::from_millis(20));
+        }
+        self.cluster.run(facts.away.0 / 2);
+        self.cluster.sim.isolate(*away, 0);
+        let before = self.cluster.sim.counters().clone();
+        let (away, witness) = (*away, others[0]);
+        let sum_at = |cluster: &Cluster<P>, node| cluster.sim.get(node).map(Subject::facts_sum);
+        let took = self.cluster.run_while_not(LOOK_EVERY, Duration::from_secs(120), |cluster| {
+            cluster.sim.get(away).is_some_and(|peer| !neighbours(peer).is_empty())
+                && sum_at(cluster, away) == sum_at(cluster, witness)
+        });
+        let length = took.unwrap_or(Duration::from_secs(120)).as_secs_f64();
+        let spent = sum::<P>(&self.cluster.sim.counters().since(&before), |class| class == Class::Facts);
+        let spent = spent.bytes as f64 - spoken.bytes as f64 * length / 60.0;
+        self.note(Measure::CatchUp, took.map_or(f64::INFINITY, |took| took.as_secs_f64()));
+        self.note(Measure::CatchUpRatio, spent / (changed.len() * facts.bytes.0) as f64);
+    }
+
+    fn query(&mut self, query: &Query) {
+        let origins = self.origins(1, false);
+        let Some(first) = origins.first().copied() else { return };
+        for _ in 0..query.warm {
+            self.cluster.ask_links(first, query.within.0);
+            self.cluster.run(query.within.0);
+        }
+        let (mut exact, mut slowest, mut costliest, mut counted, mut lies) =
+            (0, 0.0_f64, 0.0_f64, 1.0_f64, 0);
+        for _ in 0..query.rounds.0 {
+            let live = self.cluster.live();
+            let Some(asker) = live.contains(&first).then_some(first) else { return };
+            let links = |cluster: &Cluster<P>| -> f64 {
+                cluster.sim.live().map(|(_, peer)| neighbours(peer).len()).sum::<usize>() as f64
+            };
+            let (bound, truth) = (self.cluster.bound(asker, |_| true), links(&self.cluster));
+            let (before, asked_at) = (self.cluster.sim.counters().clone(), self.cluster.now());
+            self.cluster.answers.clear();
+            self.cluster.ask_links(asker, query.within.0);
+            if let Some(part) = query.killed {
+                // While the question is half-way out.
+                self.cluster.run(Duration::from_micros(bound / 2));
+                self.cluster.kill_part_but(part.0, query.death.into(), asker);
+            }
+            let survivors = self.cluster.live().len();
+            self.cluster.run(query.within.0 + Duration::from_secs(1));
+            let sent = self.cluster.sim.counters().since(&before);
+            let Some(answer) = self.cluster.answers.iter().find(|answer| answer.asker == asker).copied()
+            else {
+                counted = 0.0;
+                continue;
+            };
+            exact += usize::from(answer.value == truth && answer.counted == live.len());
+            slowest = slowest.max(answer.at.since(asked_at).as_micros() as f64 / bound.max(1) as f64);
+            let messages = sum::<P>(&sent, |class| class == Class::Query).messages as f64;
+            costliest = costliest.max(messages / live.len() as f64);
+            counted = counted.min(answer.counted.min(survivors) as f64 / survivors as f64);
+            lies += usize::from(answer.counted > live.len() || answer.counted > answer.known);
+        }
+        self.note(Measure::QueryExact, exact as f64 / query.rounds.0 as f64);
+        self.note(Measure::QueryOverBound, slowest);
+        self.note(Measure::QueryMessages, costliest);
+        self.note(Measure::QueryCounted, counted);
+        self.note(Measure::QueryFalse, f64::from(lies as u32));
     }
 
     fn partition(&mut self, partition: &Partition) {
@@ -396,6 +486,12 @@ impl<P: Subject> Run<'_, P> {
     }
 }
 
-fn sum<P: Subject>(counters: &Counters, which: impl Fn(Class) -> bool) -> crate::engine::Tally {
+fn neighbours<P: Subject>(peer: &P) -> Vec<Node> {
+    let mut all = Vec::new();
+    peer.neighbours(&mut all);
+    all
+}
+
+fn sum<P: Subject>(counters: &Counters, which: impl Fn(Class) -> bool) -> Tally {
     counters.sum(|kind| which(P::class(kind)))
 }

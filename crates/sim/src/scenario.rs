@@ -234,6 +234,11 @@ pub enum Phase {
     Joins(Joins),
     /// The network is cut in two for a while. Measures `healed`.
     Partition(Partition),
+    /// Some say things about themselves while one is cut off. Measures `exchange_bytes`, `catch_up_ratio`,
+    /// `catch_up`.
+    Facts(Facts),
+    /// Some ask all. Measures `query_exact`, `query_over_bound`, `query_messages`, `query_counted`, `query_false`.
+    Query(Query),
 }
 
 /// See [`Phase::Join`].
@@ -371,6 +376,42 @@ pub struct Partition {
     pub within: Wait,
 }
 
+/// See [`Phase::Facts`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    /// How many say something before one is cut off; the rest say nothing ever.
+    pub known: Count,
+    /// How many of these say something else while it is.
+    pub missed: Count,
+    /// Bytes of each fact.
+    pub bytes: Count,
+    /// How long it is cut off.
+    pub away: Wait,
+}
+
+/// See [`Phase::Query`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// How many ask, one after the other.
+    pub rounds: Count,
+    /// How often the first asks before, unmeasured.
+    #[serde(default)]
+    pub warm: usize,
+    /// By when each wants its answer.
+    pub within: Wait,
+    /// Part of the live that die with each question, just after it was asked.
+    #[serde(default)]
+    pub killed: Option<Share>,
+    /// How they die.
+    #[serde(default = "reset")]
+    pub death: DeathFile,
+}
+
+fn reset() -> DeathFile {
+    DeathFile::Reset
+}
 fn yes() -> bool {
     true
 }

@@ -2,6 +2,7 @@
 
 use crate::engine::{Io, Node, Protocol};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::time::Duration;
 
 /// What a kind of message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,9 +40,9 @@ pub enum Report {
     /// A question was answered, at the one who asked.
     Answer {
         /// Peers counted.
-        counted: u64,
+        counted: usize,
         /// Peers known.
-        known: u64,
+        known: usize,
         /// The value, as far as a number says it.
         value: f64,
     },
@@ -60,6 +61,22 @@ pub trait Subject: Protocol<Report = Report> {
     fn neighbours(&self, out: &mut Vec<Node>);
     /// Peers to try after a restart; at most some hundreds.
     fn remembered(&self) -> Vec<Node>;
+    /// Asks all peers how many links they have, and for the sum; answered by [`Report::Answer`]. False when the
+    /// protocol has no questions.
+    fn ask_links(&mut self, within: Duration, io: &mut Io<'_, Self>) -> bool {
+        let _ = (within, io);
+        false
+    }
+    /// Says `bytes` bytes about this peer under the key `fact` to all; something else with each `version`. False
+    /// when the protocol has no facts.
+    fn say(&mut self, version: u32, bytes: usize, io: &mut Io<'_, Self>) -> bool {
+        let _ = (version, bytes, io);
+        false
+    }
+    /// A sum over all facts it knows; equal at peers that know the same.
+    fn facts_sum(&self) -> u64 {
+        0
+    }
     /// Bytes of overlay and tree state, inline and on the heap, without facts and cached payloads.
     fn state_bytes(&self) -> usize;
     /// What a kind of message is for.

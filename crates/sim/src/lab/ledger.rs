@@ -69,6 +69,11 @@ pub(super) struct Got {
     pub hops: u8,
 }
 
+/// The number of the broadcast that has this payload.
+pub(super) fn number(payload: &[u8]) -> Option<u64> {
+    payload.try_into().ok().map(u64::from_le_bytes)
+}
+
 /// A broadcast and what became of it.
 #[derive(Clone, Debug)]
 pub(super) struct Broadcast {
@@ -129,8 +134,8 @@ impl Ledger {
     }
 
     /// The broadcast with this payload, while it is kept.
-    pub fn find(&mut self, payload: &[u8]) -> Option<&mut Broadcast> {
-        let number = u64::from_le_bytes(payload.try_into().ok()?);
+    fn find(&mut self, payload: &[u8]) -> Option<&mut Broadcast> {
+        let number = number(payload)?;
         let first = self.broadcasts.front()?.number;
         self.broadcasts.get_mut(usize::try_from(number.checked_sub(first)?).ok()?)
     }

@@ -1,12 +1,12 @@
 //! A flock's peer as the simulator runs it in a session.
 
 use super::actions::PeerNo;
-use super::ledger::{Arrived, Kind, Ledger};
+use super::ledger::{Arrived, Kind, Ledger, number};
 use crate::flock_peer::{addr_of, node_at, peer_of};
 use crate::network::mix;
 use crate::{Event, Io, Node, Protocol};
 use bytes::Bytes;
-use skein_flock::broadcast::Message;
+use skein_flock::broadcast::{Channel, Message};
 use skein_flock::flock::{Config, Remembered};
 use skein_flock::wire::Reader;
 use skein_flock::{Addr, Effect, Flock, Input, Outbox, Time};
@@ -27,6 +27,25 @@ impl Parcel {
     pub fn kind(&self) -> Kind {
         kind_of(&self.bytes)
     }
+
+    /// The number of the person's broadcast whose payload it carries.
+    pub fn broadcast(&self) -> Option<u64> {
+        match message_of(&self.bytes)? {
+            Message::Gossip(gossip) | Message::Supply(gossip) if gossip.channel == Channel::App => {
+                number(&gossip.payload())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The message, if it is one of the broadcast part.
+fn message_of(bytes: &Bytes) -> Option<Message> {
+    let (tag, reader) = Reader::new(bytes).ok()?;
+    if !matches!(kind_of_tag(tag), Kind::Payload | Kind::Ihave | Kind::Graft | Kind::Prune) {
+        return None;
+    }
+    Message::decode(tag, reader).ok()
 }
 
 fn kind_of(bytes: &Bytes) -> Kind {
@@ -132,10 +151,7 @@ impl Resident {
     }
 
     fn send(&self, to: Node, bytes: Bytes, io: &mut Io<'_, Self>) {
-        if matches!(kind_of(&bytes), Kind::Payload | Kind::Ihave | Kind::Graft | Kind::Prune)
-            && let Ok((tag, reader)) = Reader::new(&bytes)
-            && let Ok(message) = Message::decode(tag, reader)
-        {
+        if let Some(message) = message_of(&bytes) {
             io.shared.ledger.sent(&message);
         }
         io.send(to, Parcel { bytes, sent: io.now });

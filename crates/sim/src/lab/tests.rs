@@ -50,6 +50,47 @@ fn playing_in_small_steps_and_rewinding_give_the_state_that_a_replay_gives() {
 }
 
 #[test]
+fn broadcasts_are_counted_as_they_travel_and_reach_everybody_once_there_is_a_tree() {
+    let (done, under_way) = (view("a20.t8000.bF.t2000.bF.t2000"), view("a20.t8000.bF.t2000.bF.t60"));
+    let latest = &done.broadcasts[0];
+    assert_eq!((latest.reached, latest.expected, latest.payloads, latest.rmr), (19, 19, 19, 0.0));
+    assert_eq!(latest.from, "F");
+    assert!(1 < latest.ldh && 40_000 < latest.ldt, "{latest:?}");
+    // What is still on its way counts for nothing yet.
+    let latest = &under_way.broadcasts[0];
+    assert!(0 < latest.reached && latest.reached < 19 && latest.rmr == 0.0, "{latest:?}");
+}
+
+#[test]
+fn the_tree_of_an_origin_has_a_way_to_everybody_and_a_slow_peer_ends_up_at_its_rim() {
+    let shown = |actions: &str| {
+        let question = Question { origin: Some("F".into()), ..ask(actions) };
+        Sessions::default().view(&question).unwrap()
+    };
+    let state = shown("a20.t8000.bF.t2000.bF.t2000");
+    let pushes: u32 = state.edges.iter().map(|edge| (edge.2 & 3).count_ones()).sum();
+    assert_eq!(pushes, 19, "one parent for everybody but the origin");
+    assert!(state.peers.iter().all(|peer| peer.hops.is_some()));
+    let children_of = |state: &View, at: u16| state.peers.iter().filter(|peer| peer.from == Some(at)).count();
+    let busy = (0..20_u16).filter(|at| *at != 5).max_by_key(|at| children_of(&state, *at)).unwrap();
+    assert!(children_of(&state, busy) > 0);
+    let slowed = format!("a20.t8000.bF.t2000.bF.t2000.s{}500.bF.t3000.bF.t3000", PeerNo(busy));
+    let slowed = shown(&slowed);
+    assert_eq!(children_of(&slowed, busy), 0);
+    assert_eq!(slowed.broadcasts[0].reached, 19);
+}
+
+#[test]
+fn the_dead_are_noticed_and_the_survivors_find_together() {
+    let before = view("a30.t8000.K50.t100");
+    assert_eq!(before.up, 15);
+    assert!(before.edges.iter().any(|edge| edge.2 & 4 != 0), "nobody can know yet");
+    let after = view("a30.t8000.K50.t10000");
+    assert_eq!((after.up, after.parts), (15, 1));
+    assert!(after.edges.iter().all(|edge| edge.2 & 4 == 0));
+}
+
+#[test]
 fn another_seed_is_another_story() {
     let other = Sessions::default().view(&Question { seed: 8, ..ask(STORY) }).unwrap();
     assert_ne!(View { seed: 7, ..other }, view(STORY));

@@ -8,6 +8,7 @@ use crate::graph::Graph;
 use serde::Serialize;
 use serde::ser::{SerializeTuple as _, Serializer};
 use skein_flock::Time;
+use std::collections::BTreeMap;
 
 /// Flights in a view; of more, the latest to arrive are told.
 const FLIGHTS_MAX: usize = 8_000;
@@ -109,9 +110,9 @@ pub struct BroadcastView {
     pub reached: usize,
     /// Peers that were up when it began, without the origin.
     pub expected: u32,
-    /// Copies of the payload that were sent, found or lost.
+    /// Copies of the payload that were sent, those that are still on their way left out.
     pub payloads: u64,
-    /// Relative message redundancy: payloads sent per peer reached, less one. 0 before any is reached.
+    /// Relative message redundancy: payloads per peer reached, less one. 0 before any is reached.
     /// * Source: Leitão et al., "Epidemic Broadcast Trees" (2007), section 4.
     pub rmr: f64,
     /// Last delivery hop: how many links the longest way had.
@@ -171,7 +172,7 @@ impl View {
             peers,
             kinds: Kind::ALL,
             flights: flights(world, since),
-            broadcasts: world.ledger().broadcasts.iter().rev().map(|one| broadcast(one, shown)).collect(),
+            broadcasts: broadcasts(world, shown),
             degrees,
             sent: world.sent(),
         }
@@ -242,7 +243,20 @@ fn flights(world: &World, since: u64) -> Vec<Flight> {
     flights
 }
 
-fn broadcast(one: &Broadcast, shown: Option<&Broadcast>) -> BroadcastView {
+fn broadcasts(world: &World, shown: Option<&Broadcast>) -> Vec<BroadcastView> {
+    let mut on_their_way = BTreeMap::<u64, u64>::new();
+    for number in world.payloads_in_flight() {
+        *on_their_way.entry(number).or_default() += 1;
+    }
+    let all = world.ledger().broadcasts.iter().rev();
+    all.map(|one| {
+        let arrived = one.payloads - on_their_way.get(&one.number).copied().unwrap_or(0);
+        broadcast(one, arrived, shown)
+    })
+    .collect()
+}
+
+fn broadcast(one: &Broadcast, payloads: u64, shown: Option<&Broadcast>) -> BroadcastView {
     let got = || one.got.iter().flatten();
     let reached = got().count();
     BroadcastView {
@@ -251,8 +265,8 @@ fn broadcast(one: &Broadcast, shown: Option<&Broadcast>) -> BroadcastView {
         shown: shown.is_some_and(|shown| shown.number == one.number),
         reached,
         expected: one.expected,
-        payloads: one.payloads,
-        rmr: if reached == 0 { 0.0 } else { one.payloads as f64 / reached as f64 - 1.0 },
+        payloads,
+        rmr: if reached == 0 { 0.0 } else { payloads as f64 / reached as f64 - 1.0 },
         ldh: got().map(|got| got.hops).max().unwrap_or(0),
         ldt: got().map(|got| got.at.0 - one.at.0).max().unwrap_or(0),
         control: one.control,

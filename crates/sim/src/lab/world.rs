@@ -278,6 +278,11 @@ impl World {
         self.sim.in_flight().map(|one| (one.from, one.to, one.message.kind(), one.message.sent, one.at))
     }
 
+    /// The numbers of the broadcasts whose payloads are on their way, once for each copy.
+    pub(super) fn payloads_in_flight(&self) -> impl Iterator<Item = u64> {
+        self.sim.in_flight().filter_map(|one| one.message.broadcast())
+    }
+
     pub(super) fn sent(&self) -> Vec<Sent> {
         let all = Kind::ALL.into_iter().map(|kind| {
             let tally = self.sim.counters().sum(|tag| kind_of_tag(tag) == kind);

@@ -3,6 +3,9 @@
 
 const COLOURS = ["ground", "panel", "ink", "soft", "node", "node-rim", "dead", "link", "lazy", "path", "got", "got-ink", "chosen", "origin", "payload", "payload-rim", "ihave", "graft", "prune", "membership", "facts", "liveness", "focus"];
 
+/** How much more one direction may be stretched than the other. */
+const STRETCH_MAX = 1.5;
+
 export class Picture {
   constructor(canvas) {
     this.canvas = canvas;
@@ -12,7 +15,7 @@ export class Picture {
     this.zoom = 1;
     this.panX = 0;
     this.panY = 0;
-    this.fit = { scale: 1, x: 0, y: 0 };
+    this.fit = { scale: 1, wide: 1, tall: 1, x: 0, y: 0 };
     this.frames = [];
     this.recolour();
   }
@@ -61,24 +64,16 @@ export class Picture {
     const { width, height } = this.size();
     const { left, top, right, bottom } = layout.bounds();
     const edge = { side: 46, top: 62, bottom: 48 };
-    const scale = Math.min(
-      (width - 2 * edge.side) / Math.max(60, right - left),
-      (height - edge.top - edge.bottom) / Math.max(60, bottom - top),
-      2.6,
-    );
-    const want = {
-      scale: Math.max(scale, 0.02),
-      x: width / 2 - ((left + right) / 2) * scale,
-      y: (height + edge.top - edge.bottom) / 2 - ((top + bottom) / 2) * scale,
-    };
+    const [sx, sy] = [(width - 2 * edge.side) / Math.max(60, right - left), (height - edge.top - edge.bottom) / Math.max(60, bottom - top)];
+    // The wider way is stretched a little, so that a wide window is used.
+    const scale = Math.max(0.02, Math.min(sx, sy, 2.6));
+    const want = { scale, wide: Math.min(sx, scale * STRETCH_MAX), tall: Math.min(sy, scale * STRETCH_MAX) };
+    want.x = width / 2 - ((left + right) / 2) * want.wide;
+    want.y = (height + edge.top - edge.bottom) / 2 - ((top + bottom) / 2) * want.tall;
     const before = this.fit;
     const near = Math.abs(before.x - want.x) + Math.abs(before.y - want.y) < 0.5 && Math.abs(before.scale - want.scale) < 0.001;
     const by = part >= 1 || near ? 1 : part;
-    this.fit = {
-      scale: before.scale + (want.scale - before.scale) * by,
-      x: before.x + (want.x - before.x) * by,
-      y: before.y + (want.y - before.y) * by,
-    };
+    this.fit = Object.fromEntries(Object.keys(want).map((key) => [key, before[key] + (want[key] - before[key]) * by]));
     return by < 1;
   }
 
@@ -88,8 +83,8 @@ export class Picture {
 
   at(i) {
     const { width, height } = this.size();
-    const sx = this.x[i] * this.fit.scale + this.fit.x;
-    const sy = this.y[i] * this.fit.scale + this.fit.y;
+    const sx = this.x[i] * this.fit.wide + this.fit.x;
+    const sy = this.y[i] * this.fit.tall + this.fit.y;
     return [(sx - width / 2) * this.zoom + width / 2 + this.panX, (sy - height / 2) * this.zoom + height / 2 + this.panY];
   }
 
@@ -136,7 +131,7 @@ export class Picture {
     if (!state) return;
     const n = Math.min(state.peers.length, this.x.length);
     const where = Array.from({ length: n }, (_, i) => this.at(i));
-    const radius = Math.max(3.5, Math.min(15, 12 * Math.sqrt(this.fit.scale * this.zoom), 210 / Math.sqrt(n + 1)));
+    const radius = Math.max(3.5, Math.min(15, 12 * Math.sqrt(this.fit.scale * this.zoom), 190 / Math.sqrt(n + 1)));
 
     this.links(state, where, radius, chosen);
     this.passiveViews(state, where, chosen);
@@ -159,7 +154,10 @@ export class Picture {
       line(flags & 4 ? broken : flags & 3 ? eager : lazy, a, b);
       if (a === chosen || b === chosen) line(near, a, b);
     }
+    // Of thousands of links each has to be faint, or all become one.
+    const alpha = Math.max(0.25, Math.min(1, Math.sqrt(700 / (state.edges.length + 1))));
     ink.lineCap = "round";
+    ink.globalAlpha = alpha;
     ink.strokeStyle = colour.lazy;
     ink.lineWidth = 1.1;
     ink.setLineDash([4, 5]);
@@ -172,6 +170,7 @@ export class Picture {
     ink.strokeStyle = colour.link;
     ink.lineWidth = where.length > 80 ? 1.2 : 1.7;
     ink.stroke(eager);
+    ink.globalAlpha = 1;
     if (chosen >= 0) {
       ink.strokeStyle = colour.chosen;
       ink.globalAlpha = 0.45;
@@ -334,18 +333,18 @@ export class Picture {
         ink.fillText(peer.name, x, y + 0.5);
       }
     }
-    // Words last, so that nothing crosses them.
+    // Words last, so that nothing crosses them. In a crowd only the chosen peer has room for its passive view.
+    const crowd = n > 60;
     for (let i = 0; i < n; i += 1) {
       const peer = state.peers[i];
-      const wanted = passive === "all" || (passive === "near" && (near.has(i) || (chosen < 0 && n <= 16)));
+      const inView = passive === "all" || (passive === "near" && (crowd ? i === chosen : near.has(i) || (chosen < 0 && n <= 16)));
       const outside = !big || !peer.up;
-      const crowded = n > 60 && !near.has(i) && i !== origin && passive !== "all";
-      if (!wanted && (!outside || crowded)) continue;
-      const view = wanted && peer.up ? `[${brackets(peer.passive, state)}]` : "";
-      const text = outside ? `${peer.name} ${view}`.trim() : view;
+      const named = outside && (!crowd || near.has(i) || i === origin || passive === "all");
+      const view = inView && peer.up ? `[${brackets(peer.passive, state, crowd ? 5 : 8)}]` : "";
+      const text = named ? `${peer.name} ${view}`.trim() : view;
       if (text === "") continue;
       const [x, y] = where[i];
-      ink.font = `${outside ? 600 : 400} 11.5px system-ui, "DejaVu Sans", sans-serif`;
+      ink.font = `${named ? 600 : 400} 11.5px system-ui, "DejaVu Sans", sans-serif`;
       ink.lineJoin = "round";
       ink.lineWidth = 3.5;
       ink.strokeStyle = colour.ground;
@@ -365,10 +364,8 @@ export class Picture {
   }
 }
 
-const SHOWN_MAX = 8;
-
 /** Names of a passive view, shortened: `A, C, G` or `A, C, … +20`. */
-export function brackets(view, state, most = SHOWN_MAX) {
+export function brackets(view, state, most) {
   const names = view.slice(0, most).map((it) => state.peers[it]?.name ?? "?");
   return view.length > most ? `${names.join(", ")}, … +${view.length - most}` : names.join(", ");
 }

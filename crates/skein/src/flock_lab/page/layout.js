@@ -25,22 +25,23 @@ export class Layout {
     if (shape === this.shape && !afresh) return false;
     if (count < this.x.length || afresh) this.clear();
     const before = this.x.length;
-    this.place(count, links);
-    const rounds = before === 0 || count - before > before / 2 ? ROUNDS_NEW : ROUNDS_CHANGED;
+    const mostlyNew = count - before > before / 2;
+    this.place(count, links, mostlyNew);
+    const rounds = mostlyNew ? ROUNDS_NEW : ROUNDS_CHANGED;
     // A big flock gets fewer rounds, so that no state takes longer than a moment.
-    const affordable = Math.max(12, Math.floor(9e6 / Math.max(1, count * count)));
-    this.relax(up, links, Math.min(rounds, affordable), before === 0);
+    const affordable = Math.max(12, Math.floor(1.6e7 / Math.max(1, count * count)));
+    this.relax(up, links, Math.min(rounds, affordable), mostlyNew);
     this.shape = shape;
     return true;
   }
 
-  /** New peers begin beside a neighbour that has a place, else on a spiral. */
-  place(count, links) {
+  /** A few new peers begin beside a neighbour that has a place, many on a spiral: beside each other they would tangle. */
+  place(count, links, many) {
     const scale = 60;
     for (let i = this.x.length; i < count; i += 1) {
-      const near = links.find(([a, b]) => (a === i && b < i) || (b === i && a < i));
+      const near = many ? undefined : links.find(([a, b]) => (a === i && b < i) || (b === i && a < i));
       const angle = i * GOLDEN_ANGLE;
-      if (near && this.x.length > 3) {
+      if (near) {
         const other = near[0] === i ? near[1] : near[0];
         this.x.push(this.x[other] + Math.cos(angle) * scale * 0.6);
         this.y.push(this.y[other] + Math.sin(angle) * scale * 0.6);
@@ -59,7 +60,7 @@ export class Layout {
     const want = 62;
     const fx = new Float64Array(n);
     const fy = new Float64Array(n);
-    const reach = want * 7;
+    const reach = want * 9;
     for (let round = 0; round < rounds; round += 1) {
       fx.fill(0);
       fy.fill(0);
@@ -85,7 +86,7 @@ export class Layout {
         fx[b] += dx * pull;
         fy[b] += dy * pull;
       }
-      const heat = (hot ? 30 : 9) * (1 - round / rounds) + 0.4;
+      const heat = (hot ? 60 : 9) * (1 - round / rounds) + 0.4;
       for (let i = 0; i < n; i += 1) {
         // The dead have no links, and drift out until they are among themselves at the rim.
         const gravity = up[i] ? 0.05 : 0.012;

@@ -29,6 +29,7 @@ export function show(lab, { choose, look }) {
   byId("up").textContent = `${state.up} of ${state.peers.length}`;
   byId("links").textContent = state.edges.length;
   byId("parts").textContent = state.parts;
+  byId("tree").textContent = state.origin === null ? "all links:" : `tree of ${state.peers[state.origin].name}:`;
   const [done, total] = [count(lab.actions), count(lab.full)];
   const scrub = byId("scrub");
   scrub.max = total;
@@ -50,8 +51,10 @@ const bytes = (n) => (n < 10_000 ? `${n} B` : n < 10_000_000 ? `${(n / 1000).toF
 /** With every frame: what depends on the drawn time. */
 export function tick(lab) {
   byId("time").textContent = seconds(lab.clock);
-  const shown = lab.state?.flights.filter(([, , , sent, arrives]) => sent <= lab.clock && lab.clock < arrives).length ?? 0;
-  byId("flying").textContent = shown;
+  const { flights = [], kinds = [] } = lab.state ?? {};
+  const heartbeats = byId("show-liveness").checked;
+  const shown = ([, , kind, sent, arrives]) => sent <= lab.clock && lab.clock < arrives && (heartbeats || kinds[kind] !== "liveness");
+  byId("flying").textContent = flights.filter(shown).length;
 }
 
 function broadcasts(lab, look) {
@@ -107,7 +110,7 @@ function about(peer, index, state) {
   if (state.origin !== null) said.push([`eager for ${state.peers[state.origin].name}`, eager.map((it) => state.peers[it].name).join(", ") || "none"]);
   said.push(["passive view", `[${brackets(peer.passive, state, 40)}]`]);
   if (peer.slow > 0) said.push(["slowed down by", `${peer.slow} ms`]);
-  if (peer.hops !== undefined) said.push(["last message", peer.from === undefined ? "its own" : `from ${state.peers[peer.from].name}, ${peer.hops} links from its origin`]);
+  if (peer.hops !== undefined) said.push(["last message", peer.from === undefined ? "its own" : `from ${state.peers[peer.from].name}, ${peer.hops} ${peer.hops === 1 ? "link" : "links"} from its origin`]);
   said.push(["runs", `${peer.runs}`], ["state", `${peer.bytes.toLocaleString("en")} bytes`]);
   return said;
 }

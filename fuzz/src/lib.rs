@@ -7,10 +7,12 @@
 
 mod bytes_of;
 mod flock;
+mod flock_wire;
 mod log;
 mod log_image;
 
 pub use flock::flock_handle;
+pub use flock_wire::{flock_broadcast, flock_facts, flock_membership, flock_query};
 pub use log::log;
 
 use bytes::Bytes;
@@ -29,7 +31,7 @@ use std::str::from_utf8;
 pub type Target = fn(&[u8]);
 
 /// All of them by name; the name is also that of the directory with its seeds.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("schema", schema),
     ("atlas", atlas),
     ("numbers", numbers),
@@ -42,6 +44,10 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("rows", rows),
     ("log", log),
     ("catalog", catalog),
+    ("flock_membership", flock_membership),
+    ("flock_broadcast", flock_broadcast),
+    ("flock_facts", flock_facts),
+    ("flock_query", flock_query),
     ("flock_handle", flock_handle),
 ];
 

@@ -25,12 +25,12 @@ use background::Workers;
 use bytes::Bytes;
 use filter::RuleSlot;
 use image::Image;
-use newest::Newest;
 use lsm_tree::config::{BlockSizePolicy, RestartIntervalPolicy};
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, SeqNo,
     SequenceNumberCounter, Tree, ValueType,
 };
+use newest::Newest;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -397,7 +397,8 @@ impl Engine for LsmEngine {
         }
         let done = {
             let _under_way = shared.begin_compaction();
-            tree.major_compact(background::TABLE_BYTES, shared.watermark())
+            let table_bytes = background::table_bytes(shared.write_buffer.load(Ordering::Relaxed));
+            tree.major_compact(table_bytes, shared.watermark())
         };
         shared.images[keyspace.slot()].follow(tree, &[]);
         shared.see_tables(keyspace);

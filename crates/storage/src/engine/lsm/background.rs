@@ -9,8 +9,18 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Size that table files aim at.
-pub(super) const TABLE_BYTES: u64 = 64 << 20;
+/// Most that table files aim at.
+const TABLE_BYTES_MAX: u64 = 64 << 20;
+
+/// Below this a store of some size would be all files.
+const TABLE_BYTES_MIN: u64 = 4 << 20;
+
+/// Size that table files aim at. While one is written by a compaction, its index holds a key of each block, and each of
+/// these keys keeps the block it was read from in memory: as many bytes as the whole table. So it has to be a small part
+/// of the memory there is.
+pub(super) fn table_bytes(write_buffer_bytes: u64) -> u64 {
+    (write_buffer_bytes / 4).clamp(TABLE_BYTES_MIN, TABLE_BYTES_MAX)
+}
 
 /// How long to wait after a failed checkpoint or compaction: longer each time, up to this.
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -185,7 +195,8 @@ fn compactions(shared: &Shared) {
 fn compact_until_in_shape(shared: &Shared, keyspace: Keyspace) -> lsm_tree::Result<()> {
     // Far more rounds than any shape needs; a strategy that never settles must not keep the thread for good.
     const ROUNDS_MAX: usize = 1000;
-    let strategy = Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES));
+    let table_bytes = table_bytes(shared.write_buffer.load(Ordering::Relaxed));
+    let strategy = Arc::new(Leveled::default().with_table_target_size(table_bytes));
     let tree = shared.tree(keyspace);
     for _ in 0..ROUNDS_MAX {
         if shared.signals.is_stopped() {

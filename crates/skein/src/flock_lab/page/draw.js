@@ -334,12 +334,12 @@ export class Picture {
       }
     }
     // Words last, so that nothing crosses them. In a crowd only the chosen peer has room for its passive view.
-    const crowd = n > 60;
+    const crowd = n > 24;
     for (let i = 0; i < n; i += 1) {
       const peer = state.peers[i];
       const inView = passive === "all" || (passive === "near" && (crowd ? i === chosen : near.has(i) || (chosen < 0 && n <= 16)));
       const outside = !big || !peer.up;
-      const named = outside && (!crowd || near.has(i) || i === origin || passive === "all");
+      const named = outside && (n <= 60 || near.has(i) || i === origin || passive === "all");
       const view = inView && peer.up ? `[${brackets(peer.passive, state, crowd ? 5 : 8)}]` : "";
       const text = named ? `${peer.name} ${view}`.trim() : view;
       if (text === "") continue;

@@ -70,7 +70,8 @@ export class Layout {
           const dy = y[i] - y[j];
           const squared = dx * dx + dy * dy + 0.01;
           if (squared > reach * reach) continue;
-          const push = (want * want) / squared;
+          // The dead hold nobody off: they stay near the rim, where they do not shrink the picture.
+          const push = ((want * want) / squared) * (up[i] && up[j] ? 1 : 0.06);
           fx[i] += dx * push;
           fy[i] += dy * push;
           fx[j] -= dx * push;
@@ -88,8 +89,7 @@ export class Layout {
       }
       const heat = (hot ? 60 : 9) * (1 - round / rounds) + 0.4;
       for (let i = 0; i < n; i += 1) {
-        // The dead have no links, and drift out until they are among themselves at the rim.
-        const gravity = up[i] ? 0.05 : 0.012;
+        const gravity = up[i] ? 0.05 : 0.1;
         const gx = fx[i] - x[i] * gravity;
         const gy = fy[i] - y[i] * gravity;
         const length = Math.sqrt(gx * gx + gy * gy) || 1;

@@ -69,11 +69,10 @@ pub async fn run(args: FlockLabArgs) -> Result<Exit, Trouble> {
     };
     let listener = TcpListener::bind(args.addr).await.map_err(|e| cannot(&e))?;
     let addr = listener.local_addr().map_err(|e| cannot(&e))?;
-    let local_only = addr.ip().is_loopback();
-    if !local_only {
-        say::err(format_args!(
-            "skein: warning: {addr} can be reached from other machines, and the page asks nobody who they are"
-        ));
+    let warning = warning(addr);
+    let local_only = warning.is_none();
+    if let Some(warning) = warning {
+        say::err(warning);
     }
     say::out(format_args!("flock lab on http://{}/ until SIGTERM or Ctrl-C", reachable(addr)));
     let lab = Arc::new(Lab {
@@ -103,6 +102,15 @@ pub async fn run(args: FlockLabArgs) -> Result<Exit, Trouble> {
     let _ = tokio::time::timeout(GRACE, all_gone).await;
     say::out("stopped");
     Ok(Exit::Done)
+}
+
+/// What to say of an address that is not for this machine alone.
+fn warning(addr: SocketAddr) -> Option<String> {
+    (!addr.ip().is_loopback()).then(|| {
+        format!(
+            "skein: warning: {addr} can be reached from other machines, and the page asks nobody who they are"
+        )
+    })
 }
 
 /// How a browser on this machine reaches an address that we listen on.
@@ -257,6 +265,19 @@ mod tests {
             assert!(!means_us(host), "{host}");
         }
         assert!(!names_this_machine(None));
+    }
+
+    #[test]
+    fn an_address_that_others_can_reach_is_warned_of() {
+        for (addr, warned) in [
+            ("127.0.0.1:7080", false),
+            ("[::1]:7080", false),
+            ("0.0.0.0:7080", true),
+            ("192.0.2.1:7080", true),
+        ] {
+            assert_eq!(warning(addr.parse().unwrap()).is_some(), warned, "{addr}");
+        }
+        assert_eq!(reachable("0.0.0.0:7080".parse().unwrap()), "localhost:7080");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-// The server: it is asked for the state that a seed and a list of actions lead to. One question at a time; of those
-// that wait only the last is asked.
+// The server: it is asked for the state that a seed and a list of actions lead to.
 
+/** The server understood, and says why not. */
 export class Refusal extends Error {
   constructor(problem) {
     super(problem.detail ?? problem.title ?? "the server refused");

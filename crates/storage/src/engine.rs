@@ -122,7 +122,8 @@ pub trait Engine: Send + Sync + 'static {
     /// [`Engine::durable_position`] is measured in. Never syncs; may wait, for a bounded time, for flushes to catch up.
     fn write(&self, batch: WriteBatch, position: u64) -> Result<(), EngineError>;
 
-    /// The newest value of a key. It may be newer than what a view taken at the same moment sees.
+    /// The newest value of a key. It may be newer than what a view taken at the same moment sees, and may be one that
+    /// the drop rule has already let go: what may be dropped may be seen for as long as it pleases.
     fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 
     /// A consistent view over all keyspaces. Files and memory that it needs are kept while it lives.

@@ -10,9 +10,12 @@ use crate::membership::{self, Change, Membership, Step};
 use crate::query::{self, Queries, QueryId};
 use crate::time::Time;
 use crate::wire::Reader;
-use rand::Rng;
+use rand::{Rng, RngExt};
 use skein_model::HostId;
 use std::sync::Arc;
+
+/// Addresses from facts that the membership is given at a time when it is at a loss.
+const ADDRESSES_OFFERED: usize = 64;
 
 /// Every knob of the flock; each part documents its own.
 #[derive(Clone, Debug, Default)]
@@ -138,6 +141,9 @@ impl Flock {
                 self.facts.set(&key, version, value.as_deref(), &mut cx)
             }
         };
+        if self.membership.is_at_a_loss() {
+            self.offer_known_addresses(&mut step);
+        }
         self.tell_changes(&mut step);
         self.route(&mut step);
         if let Err(refused) = &result {
@@ -244,6 +250,16 @@ impl Flock {
             3 => self.facts.handle(from, Some(link), tag, reader, &mut cx),
             _ => Err(crate::wire::DecodeError::Tag(tag).into()),
         }
+    }
+
+    /// The membership has tried all its contacts: peers of whom there are facts may still be there.
+    fn offer_known_addresses(&mut self, step: &mut Step<'_>) {
+        let known = self.facts.hosts_len();
+        let every = known.div_ceil(ADDRESSES_OFFERED).max(1);
+        let first = step.rng.random_range(0..every);
+        let hosts = self.facts.hosts().skip(first).step_by(every);
+        let addrs: Vec<Addr> = hosts.filter_map(|host| Some(self.facts.record(host)?.addr)).collect();
+        self.membership.take_help(&addrs, step);
     }
 
     /// Tells the other parts which links came up and went down.

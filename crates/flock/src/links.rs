@@ -2,6 +2,7 @@
 
 use crate::addr::{Addr, Peer};
 use crate::time::Time;
+use std::time::Duration;
 
 /// Most links a peer can have at once; one bit each in a [`LinkSet`].
 pub const LINKS_MAX: usize = 16;
@@ -75,29 +76,53 @@ pub struct Neighbour {
     pub peer: Peer,
     /// Since when the link is up.
     pub since: Time,
-    /// When anything last came from it.
-    pub heard: Time,
-    /// When anything last went to it.
-    pub sent: Time,
-    /// Whether it was asked for a sign of life since.
-    pub(crate) probed: bool,
+    /// When anything last came from it and went to it; see [`clock`].
+    heard: u32,
+    sent: u32,
+}
+
+/// Milliseconds, which come round every 49 days: enough for times that are never more than some seconds ago.
+fn clock(now: Time) -> u32 {
+    (now.0 / 1000) as u32
+}
+
+impl Neighbour {
+    /// How long nothing has come from it.
+    pub fn silence(&self, now: Time) -> Duration {
+        Duration::from_millis(clock(now).wrapping_sub(self.heard).into())
+    }
+
+    /// How long nothing has gone to it.
+    pub fn neglect(&self, now: Time) -> Duration {
+        Duration::from_millis(clock(now).wrapping_sub(self.sent).into())
+    }
+
+    pub(crate) fn note_heard(&mut self, now: Time) {
+        self.heard = clock(now);
+    }
+
+    pub(crate) fn note_sent(&mut self, now: Time) {
+        self.sent = clock(now);
+    }
 }
 
 /// The active view: written by the membership, read by all. Lower places are taken first, so that it needs no
 /// more memory than the most links there ever were at once.
 #[derive(Clone, Debug, Default)]
 pub struct Links {
-    places: Vec<Option<Neighbour>>,
+    up: LinkSet,
+    /// What is at places that are not up is of the past.
+    places: Vec<Neighbour>,
 }
 
 impl Links {
     /// The neighbour at a link.
     pub fn get(&self, link: Link) -> Option<&Neighbour> {
-        self.places.get(link.index())?.as_ref()
+        self.places.get(link.index()).filter(|_| self.up.has(link))
     }
 
     pub(crate) fn get_mut(&mut self, link: Link) -> Option<&mut Neighbour> {
-        self.places.get_mut(link.index())?.as_mut()
+        self.places.get_mut(link.index()).filter(|_| self.up.has(link))
     }
 
     /// The link to the peer, if it is a neighbour.
@@ -112,47 +137,48 @@ impl Links {
 
     /// All links that are up.
     pub fn set(&self) -> LinkSet {
-        let mut set = LinkSet::default();
-        self.iter().for_each(|(link, _)| set.insert(link));
-        set
+        self.up
     }
 
     /// How many are up.
     pub fn len(&self) -> usize {
-        self.places.iter().flatten().count()
+        self.up.len()
     }
 
     /// Whether the peer is alone.
     pub fn is_empty(&self) -> bool {
-        self.places.iter().all(Option::is_none)
+        self.up.is_empty()
     }
 
     /// In rising order of links.
     pub fn iter(&self) -> impl Iterator<Item = (Link, &Neighbour)> {
-        self.places.iter().enumerate().filter_map(|(at, place)| place.as_ref().map(|it| (Link(at as u8), it)))
+        let places = self.places.iter().enumerate().map(|(at, place)| (Link(at as u8), place));
+        places.filter(|(link, _)| self.up.has(*link))
     }
 
     /// Takes a neighbour in; `None` when all places are taken.
     pub fn insert(&mut self, peer: Peer, now: Time) -> Option<Link> {
-        let at = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
-        if at == LINKS_MAX {
-            return None;
-        }
-        if at == self.places.len() {
+        let link = Link::from_index((!self.up.0).trailing_zeros() as usize)?;
+        let neighbour = Neighbour { peer, since: now, heard: clock(now), sent: clock(now) };
+        if link.index() == self.places.len() {
             self.places.reserve_exact(1);
-            self.places.push(None);
+            self.places.push(neighbour);
+        } else {
+            self.places[link.index()] = neighbour;
         }
-        self.places[at] = Some(Neighbour { peer, since: now, heard: now, sent: now, probed: false });
-        Some(Link(at as u8))
+        self.up.insert(link);
+        Some(link)
     }
 
     /// Frees the place of a link, and says who was there.
     pub fn remove(&mut self, link: Link) -> Option<Neighbour> {
-        self.places.get_mut(link.index())?.take()
+        let neighbour = self.get(link).copied();
+        self.up.remove(link);
+        neighbour
     }
 
     /// Bytes held, inline and on the heap.
     pub fn state_bytes(&self) -> usize {
-        size_of::<Self>() + self.places.capacity() * size_of::<Option<Neighbour>>()
+        size_of::<Self>() + self.places.capacity() * size_of::<Neighbour>()
     }
 }

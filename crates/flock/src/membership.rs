@@ -25,7 +25,6 @@ use crate::wire::Reader;
 use book::{Book, Limits};
 pub use message::{ADDRS_MAX, HOPS_MAX, Message, Want};
 use rand::{Rng, RngExt};
-use skein_model::HostId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +34,9 @@ mod message;
 mod refill;
 mod shuffle;
 mod walks;
+
+#[cfg(test)]
+mod tests;
 
 /// How many past neighbours are remembered as such.
 const PAST: usize = 6;
@@ -47,7 +49,7 @@ pub struct Config {
     /// Contacts in the passive view. 10 to 100, well below `contacts`.
     pub passive: usize,
     /// Contacts in the address book, the passive view among them. 4 bytes each on the usual port with IPv4, 24
-    /// otherwise. 128 find all survivors when 95 of 100 peers die, 400 when 99 do. 50 to 4,000.
+    /// otherwise. 128 find all survivors when 95 of 100 peers die, 360 when 99 do. 50 to 4,000.
     pub contacts: usize,
     /// Hops of a newcomer before its walks part. 0 to 6.
     pub spread_hops: u8,
@@ -92,7 +94,7 @@ impl Default for Config {
         Self {
             active: 5,
             passive: 30,
-            contacts: 400,
+            contacts: 360,
             spread_hops: 3,
             walk_hops: 7,
             link_known: 8,
@@ -176,6 +178,8 @@ pub struct Membership {
     book: Book,
     changes: Vec<Change>,
     phase: Phase,
+    /// Neighbours asked for a sign of life since they were last heard.
+    probed: LinkSet,
     /// No link needs a look before this.
     beat_due: Time,
     refill: refill::Refill,
@@ -184,13 +188,19 @@ pub struct Membership {
     expected: u8,
     expected_until: Time,
     /// Who was a neighbour until lately; what they sent before they knew is no stranger's word.
-    past: [(HostId, Time); PAST],
+    /// Low bits of the ID, and the moment it is forgotten in milliseconds.
+    past: [(u32, u32); PAST],
     /// Messages served in the second that began then.
     served: u32,
     served_since: Time,
     /// Contacts learnt since the owner was last asked to write them down.
     news: u16,
     counters: Counters,
+}
+
+/// How a peer and a moment are kept among past neighbours.
+fn past(peer: Peer, at: Time) -> (u32, u32) {
+    (peer.id.0 as u32, (at.0 / 1000) as u32)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,12 +224,13 @@ impl Membership {
             book,
             changes: Vec::new(),
             phase: Phase::New,
+            probed: LinkSet::default(),
             beat_due: Time(u64::MAX),
             refill: refill::Refill::default(),
             shuffle: shuffle::Shuffling::default(),
             expected: 0,
             expected_until: Time::default(),
-            past: [(HostId(0), Time::default()); PAST],
+            past: [(0, 0); PAST],
             served: 0,
             served_since: Time::default(),
             news: 0,
@@ -421,6 +432,7 @@ impl Membership {
     /// One more neighbour.
     fn bring_up(&mut self, peer: Peer, step: &mut Step<'_>) -> Option<Link> {
         let link = self.links.insert(peer, step.now)?;
+        self.probed.remove(link);
         self.hear_of(peer.addr, step);
         self.book.trust(peer.addr);
         self.book.not_passive(peer.addr);
@@ -441,7 +453,7 @@ impl Membership {
     fn take_down(&mut self, link: Link, why: Down, step: &mut Step<'_>) -> Option<Neighbour> {
         let neighbour = self.links.remove(link)?;
         self.past.rotate_right(1);
-        self.past[0] = (neighbour.peer.id, step.now + self.config.walk_wait);
+        self.past[0] = past(neighbour.peer, step.now + self.config.walk_wait);
         self.counters.links_down += 1;
         self.changes.push(Change::Down(link, neighbour));
         step.out.effects.push(Effect::Told(Told::LinkDown { peer: neighbour.peer, why }));
@@ -450,7 +462,10 @@ impl Membership {
 
     /// Whether the peer was a neighbour until lately, and may not know yet that it is none.
     fn is_past(&self, peer: Peer, now: Time) -> bool {
-        self.past.iter().any(|(id, until)| *id == peer.id && now < *until)
+        let (peer, now) = past(peer, now);
+        // Times come round every 49 days; what is left of the wait is a small number.
+        let most = self.config.walk_wait.as_millis() as u32;
+        self.past.iter().any(|(id, until)| *id == peer && (1..=most).contains(&until.wrapping_sub(now)))
     }
 
     /// A random neighbour's link, not one of `but`.

@@ -1,6 +1,8 @@
 //! One peer's membership, told things by hand: what it does when all is well, when peers die, and what it makes of
 //! those who lie, flood, repeat themselves or speak out of turn.
 
+#![allow(clippy::unwrap_used)]
+
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -219,18 +221,16 @@ fn refused_dials_never_end_the_search() {
     assert_eq!(tried.len(), 60, "everybody was tried");
     // Minutes later somebody comes back.
     let begin = one.now;
-    let found = loop {
+    let mut found = false;
+    while !found {
         assert!(one.now.since(begin) < Duration::from_secs(60), "tried again within a minute");
         one.now = one.flock.next_deadline().expect("still trying");
-        sent = one.tell(Input::Deadline).1;
-        if let Some((to, _)) = sent.iter().find(|(to, it)| *to == peer(133).addr && *it == Message::Join) {
-            break *to;
+        let mut sent = one.tell(Input::Deadline).1;
+        while let Some((addr, message)) = sent.pop() {
+            found |= addr == peer(133).addr && message == Message::Join;
+            sent.extend(one.tell(Input::Unreachable { addr, why: Unreachable::Refused }).1);
         }
-        for (addr, _) in sent {
-            one.tell(Input::Unreachable { addr, why: Unreachable::Refused }).0.unwrap();
-        }
-    };
-    assert_eq!(found, peer(133).addr);
+    }
 }
 
 #[test]
@@ -397,7 +397,7 @@ fn a_liar_about_views_fills_no_more_than_an_exchange() {
         one.hears(2, &Message::Link { known: known(10_000 + number * 10, 10) }).0.unwrap();
     }
     let honest = one.contacts();
-    assert_eq!(honest.len(), 400);
+    assert_eq!(honest.len(), 360);
     let bytes = one.flock.membership().state_bytes();
     // It waits for our shuffle and answers with lies, again and again.
     one.wait(Duration::from_secs(120), |_| true);
@@ -406,7 +406,7 @@ fn a_liar_about_views_fills_no_more_than_an_exchange() {
         .filter(|at| one.hears(99, &Message::Offer { known: known(1_000_000 + at * 64, 64) }).0.is_ok());
     assert_eq!(taken.count(), 1, "one answer to one shuffle");
     let believed = one.contacts().intersection(&lies).count();
-    assert!(believed <= 64 && one.contacts().len() == 400, "{believed} lies among {}", one.contacts().len());
+    assert!(believed <= 64 && one.contacts().len() == 360, "{believed} lies among {}", one.contacts().len());
     assert_eq!(one.flock.membership().state_bytes(), bytes);
 }
 
@@ -464,7 +464,7 @@ fn joins_from_ten_thousand_names_leave_the_state_as_large_as_it_was() {
         most = most.max(one.flock.membership().state_bytes());
     }
     assert_eq!(one.neighbours(), [2, 3, 4, 5, 6], "a full peer sends newcomers on");
-    assert!(most <= 2_560, "{most} bytes");
+    assert!(most <= 2_250, "{most} bytes");
 }
 
 #[test]

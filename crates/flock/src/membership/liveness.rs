@@ -15,8 +15,8 @@ impl Membership {
     pub(crate) fn heard(&mut self, from: Peer, now: Time) -> Option<Link> {
         let link = self.links.find(from)?;
         let neighbour = self.links.get_mut(link)?;
-        neighbour.heard = now;
-        neighbour.probed = false;
+        neighbour.note_heard(now);
+        self.probed.remove(link);
         Some(link)
     }
 
@@ -25,7 +25,7 @@ impl Membership {
         if let Some(link) = self.links.find_addr(to)
             && let Some(neighbour) = self.links.get_mut(link)
         {
-            neighbour.sent = now;
+            neighbour.note_sent(now);
         }
     }
 
@@ -36,21 +36,22 @@ impl Membership {
         let mut dead = crate::links::LinkSet::default();
         for link in self.links.set().iter() {
             let Some(neighbour) = self.links.get_mut(link) else { continue };
-            if neighbour.heard + config.dead <= now {
+            let (silence, to) = (neighbour.silence(now), neighbour.peer.addr);
+            if config.dead <= silence {
                 dead.insert(link);
                 continue;
             }
-            let to = neighbour.peer.addr;
-            if !neighbour.probed && neighbour.heard + config.probe <= now {
-                neighbour.probed = true;
-                neighbour.sent = now;
+            if config.probe <= silence && !self.probed.has(link) {
+                self.probed.insert(link);
+                neighbour.note_sent(now);
                 step.out.send(to, Message::Probe.encode());
-            } else if neighbour.sent + config.beat - config.beat / TOGETHER <= now {
-                neighbour.sent = now;
+            } else if config.beat - config.beat / TOGETHER <= neighbour.neglect(now) {
+                neighbour.note_sent(now);
                 step.out.send(to, Message::Beat.encode());
             }
-            let silent = if neighbour.probed { config.dead } else { config.probe };
-            due = due.min(neighbour.sent + config.beat).min(neighbour.heard + silent);
+            let bound = if self.probed.has(link) { config.dead } else { config.probe };
+            due = due.min(now + bound.saturating_sub(silence));
+            due = due.min(now + config.beat.saturating_sub(neighbour.neglect(now)));
         }
         // Never now again, whatever the configuration says.
         self.beat_due = due.max(now + Duration::from_millis(1));

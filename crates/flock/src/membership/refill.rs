@@ -37,6 +37,8 @@ pub(super) struct Refill {
     /// Every contact was tried; the next round begins anew.
     exhausted: bool,
     by: By,
+    /// Whether that has just happened, and anybody who knows more addresses should say so.
+    at_a_loss: bool,
 }
 
 /// How a round looks for links.
@@ -103,6 +105,21 @@ impl Membership {
         if why == Unreachable::Refused && refill.made_up < MADE_UP_MAX && refill.under_way > 0 {
             refill.under_way -= 1;
             refill.made_up += 1;
+        }
+    }
+
+    /// Whether every contact was just tried in vain; asking ends it.
+    pub(crate) fn is_at_a_loss(&mut self) -> bool {
+        std::mem::take(&mut self.refill.at_a_loss)
+    }
+
+    /// Takes in more addresses in answer; if any are new, they are tried at once.
+    pub(crate) fn take_help(&mut self, addrs: &[Addr], step: &mut Step<'_>) {
+        let trusted = self.book.trusted();
+        addrs.iter().for_each(|addr| self.hear_of(*addr, step));
+        if trusted < self.book.trusted() && self.refill.exhausted {
+            self.refill.exhausted = false;
+            self.refill.at = Some(step.now + self.config.dial_wait);
         }
     }
 
@@ -176,6 +193,7 @@ impl Membership {
         let wait = wait.mul_f64(step.rng.random_range(0.75..1.25));
         self.refill.sweeps = self.refill.sweeps.saturating_add(1);
         self.refill.exhausted = true;
+        self.refill.at_a_loss = true;
         self.refill.at = Some(step.now + wait);
     }
 }

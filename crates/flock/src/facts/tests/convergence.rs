@@ -176,3 +176,23 @@ fn a_setting_that_all_replicas_of_the_catalog_tell_is_broadcast_about_once() {
     let refused = net.step(1, |facts, cx| facts.set("flock.pace", 7, Some(b"fast"), cx));
     assert_eq!(refused, Err(Refused::Stale));
 }
+
+#[test]
+fn news_that_comes_with_a_link_goes_on_from_neighbour_to_neighbour() {
+    let mut net = Net::of(16, 6);
+    for at in (0..15).filter(|at| *at != 7) {
+        net.link(at, at + 1);
+    }
+    for at in 0..16 {
+        net.publish(at, "k", "v");
+    }
+    net.run(2 * MINUTE);
+    assert_eq!(net.get(15, 0, "k"), None);
+    let broadcasts = net.broadcasts;
+    net.link(7, 8);
+    // Eight peers on either side, one after the other: in turn alone it would take a minute or two.
+    net.run(25 * SECOND);
+    assert_eq!(net.broadcasts, broadcasts);
+    assert!(net.agree());
+    assert_eq!(net.get(15, 0, "k").as_deref(), Some("v"));
+}

@@ -495,14 +495,18 @@ impl Queries {
             return Err(Refused::Implausible("a stray to a peer that did not ask"));
         }
         let partial = sound(&body, &run.asked)?;
-        let open = |child: &Child| child.host == from.id && child.standing != Standing::Answered;
-        if partial.peers.has(from.id) && run.children.iter().any(open) {
-            // Our own child, to whom the link went down; it said what it would have said over it.
-            return self.handle_partial(from, id, body, local, cx);
-        }
+        let own = partial.peers.has(from.id);
         let asking = self.asking.iter_mut().find(|asking| asking.id == id).ok_or(Refused::Stale)?;
         asking.keep(from.id, partial, &self.config)?;
         self.counters.strays_in += 1;
+        // A child that sends a stray has lost the link to us, and will not answer over it any more. What it says is kept aside
+        // like any stray: perhaps another was its parent, and passed it on.
+        let run = &mut self.running[at];
+        let waits = |child: &&mut Child| child.host == from.id && child.standing == Standing::Waiting;
+        if let Some(child) = run.children.iter_mut().find(waits).filter(|_| own) {
+            child.standing = Standing::Gone;
+            run.partial.lost.merge(&PeerSet::of(from.id));
+        }
         self.proceed(at, local, cx);
         Ok(())
     }

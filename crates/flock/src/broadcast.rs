@@ -381,6 +381,6 @@ fn bump(counter: &mut u32) {
 /// Room for one more, and for few besides: lists that live as long as the peer should not be half empty.
 fn grow<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
-        list.reserve_exact(2 + list.len() / 16);
+        list.reserve_exact(2 + list.len() / 64);
     }
 }

@@ -148,7 +148,7 @@ fn a_restarted_origin_is_heard_and_hears_itself_no_second_time() {
 
 #[test]
 fn a_slow_peer_is_routed_around() {
-    for (extra, messages, at_most) in [(500, 1, 1.2), (60, 4, 1.0)] {
+    for (extra, messages) in [(500, 1), (60, 2)] {
         let mut world = world(400, 7);
         for _ in 0..2 {
             round(&mut world, &[0]);
@@ -158,7 +158,7 @@ fn a_slow_peer_is_routed_around() {
             round(&mut world, &[0]);
         }
         let (payloads, worst) = round(&mut world, &[0]);
-        assert!(worst <= at_most, "+{extra} ms: {worst}");
+        assert_eq!(worst, 1.0, "+{extra} ms");
         // After the slow payloads of the first message were pruned there is no second payload.
         assert_eq!(payloads, 399, "+{extra} ms");
     }
@@ -174,7 +174,7 @@ fn idle_peers_hold_no_more_than_their_trees() {
     world.run_for(S * 120);
     let most = |world: &World| world.nodes.iter().map(|node| node.broadcast.state_bytes()).max().unwrap();
     let busy = most(&world);
-    assert!(busy <= 2048, "{busy} bytes");
+    assert!(busy <= 1600, "{busy} bytes");
     let messages = world.messages;
     world.run_for(S * 3600);
     assert_eq!((most(&world), world.messages), (busy, messages));

@@ -45,7 +45,8 @@ pub struct Config {
     /// How long an announcement waits for others to share its message, 0 to 100 ms.
     pub announce_after: Duration,
     /// How long an announced message is awaited from the parent before it is grafted elsewhere: more than paths differ
-    /// by when all is well, 50 ms to 1 s.
+    /// by when all is well, 50 ms to 1 s. At 200 ms some peers behind a peer slow by 500 ms find no quicker way in time
+    /// with the first message, and wait again with the second.
     pub graft_after: Duration,
     /// How long an answer to a graft is awaited before another is asked; more than a round trip, 100 ms to 3 s. Doubles
     /// each time all were asked.
@@ -80,7 +81,7 @@ impl Default for Config {
             trees_max: 64,
             origins_max: 1024,
             announce_after: Duration::from_millis(20),
-            graft_after: Duration::from_millis(200),
+            graft_after: Duration::from_millis(100),
             graft_again: Duration::from_millis(400),
             give_up_after: Duration::from_secs(30),
             quicker_by: Duration::from_millis(8),

@@ -16,6 +16,10 @@ const RETURNS_MAX: u8 = 8;
 /// Shuffles at the quick pace after a neighbour's death.
 const HURRIED: u8 = 3;
 
+/// Exchanges in a row that bring hardly anything new, after which there is no more to be had: the flock is smaller
+/// than the address book.
+const BARREN: u8 = 3;
+
 /// When to exchange contacts, and with whom it is under way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Shuffling {
@@ -23,6 +27,8 @@ pub(super) struct Shuffling {
     mend_at: Time,
     /// How many more shuffles come at the quick pace, because of a neighbour's death.
     hurry: u8,
+    /// Exchanges in a row that brought hardly anything new.
+    barren: u8,
     /// A shuffle of ours is under way.
     open: bool,
     /// Answers due to us from those whose shuffles ended here.
@@ -53,7 +59,7 @@ impl Membership {
         if self.shuffle.at > step.now {
             return;
         }
-        let young = self.book.len() < self.config.contacts;
+        let young = self.book.len() < self.config.contacts && self.shuffle.barren < BARREN;
         let quick = young || self.shuffle.hurry > 0;
         self.shuffle.hurry = self.shuffle.hurry.saturating_sub(1);
         let wait = if quick { self.config.shuffle_young_wait } else { self.config.shuffle_wait };
@@ -134,9 +140,12 @@ impl Membership {
     }
 
     fn learn(&mut self, from: Peer, known: &[Addr], step: &mut Step<'_>) {
+        let before = self.book.len();
         self.hear_of(from.addr, step);
         self.book.trust(from.addr);
         known.iter().for_each(|addr| self.hear_of(*addr, step));
+        let fruitful = self.book.len().saturating_sub(before) * 4 > known.len();
+        self.shuffle.barren = if fruitful { 0 } else { self.shuffle.barren.saturating_add(1) };
     }
 
     /// Gives a doubtful contact another chance; if it lives, we move closer to it. Where many are doubtful, others

@@ -19,7 +19,7 @@
 
 use crate::addr::{Addr, Peer};
 use crate::io::{Down, Effect, Outbox, Refused, Told, Unreachable};
-use crate::links::{Link, LinkSet, Links, Neighbour};
+use crate::links::{LINKS_MAX, Link, LinkSet, Links, Neighbour};
 use crate::time::Time;
 use crate::wire::Reader;
 use book::{Book, Limits};
@@ -117,6 +117,29 @@ impl Default for Config {
 }
 
 impl Config {
+    /// With every knob that would break something at its nearest bound: links that have no place, walks that
+    /// nobody passes on, waits of no time at all.
+    fn within_bounds(self: Arc<Self>) -> Arc<Self> {
+        let moment = Duration::from_millis(10);
+        let bounded = Self {
+            active: self.active.clamp(1, LINKS_MAX - 2),
+            spread_hops: self.spread_hops.min(HOPS_MAX),
+            walk_hops: self.walk_hops.min(HOPS_MAX),
+            shuffle_hops: self.shuffle_hops.min(HOPS_MAX),
+            beat: self.beat.max(moment),
+            dead: self.dead.max(self.probe),
+            dial_wait: self.dial_wait.max(moment),
+            walk_wait: self.walk_wait.max(moment),
+            retry_wait: self.retry_wait.max(moment * 64),
+            mend_wait: self.mend_wait.max(moment),
+            shuffle_young_wait: self.shuffle_young_wait.max(moment),
+            shuffle_wait: self.shuffle_wait.max(moment),
+            ..(*self).clone()
+        };
+        // All peers of a process go on sharing the one they were given.
+        if bounded == *self { self } else { Arc::new(bounded) }
+    }
+
     fn limits(&self) -> Limits {
         Limits {
             contacts: self.contacts.clamp(8, 16_000),
@@ -215,6 +238,7 @@ enum Phase {
 impl Membership {
     /// Of a peer that has not started, with addresses from configuration and its last run.
     pub fn new(config: Arc<Config>, me: Peer, remembered: &[Addr]) -> Self {
+        let config = config.within_bounds();
         let mut book = Book::new(me.addr.port());
         let limits = config.limits();
         remembered.iter().filter(|addr| **addr != me.addr).for_each(|addr| book.recall(*addr, limits));

@@ -67,3 +67,43 @@ fn all_that_a_full_peer_holds_fits_its_share() {
     assert_eq!(one.membership.contacts().count(), Config::default().contacts);
     assert!(one.membership.state_bytes() <= 2_250, "{}", one.membership.state_bytes());
 }
+
+#[test]
+fn knobs_out_of_range_break_nothing() {
+    let extreme = Config {
+        active: 100,
+        walk_hops: 255,
+        beat: Duration::ZERO,
+        dead: Duration::ZERO,
+        dial_wait: Duration::ZERO,
+        walk_wait: Duration::ZERO,
+        retry_wait: Duration::ZERO,
+        mend_wait: Duration::ZERO,
+        shuffle_young_wait: Duration::ZERO,
+        shuffle_wait: Duration::ZERO,
+        contacts: 0,
+        passive: 0,
+        ..Config::default()
+    };
+    let contacts: Vec<Addr> = (2..20).map(|number| peer(number).addr).collect();
+    let membership = Membership::new(Arc::new(extreme), peer(1), &contacts);
+    let mut one = One { membership, ..One::knowing(&[]) };
+    one.at(Time(0), |it, step| it.start(step));
+    for number in 2..60 {
+        one.at(Time(0), |it, step| {
+            let (tag, reader) = Reader::new(&Message::Join.encode()).unwrap();
+            it.handle(peer(number), tag, reader, step).unwrap();
+        });
+    }
+    assert_eq!(one.membership.links().len(), LINKS_MAX - 2);
+    let mut now = Time(0);
+    for _ in 0..100 {
+        let next = one.membership.next_deadline().unwrap();
+        assert!(next >= now, "time does not go back");
+        now = next;
+        one.at(now, |it, step| it.deadline(step));
+        assert!(one.membership.next_deadline().unwrap() > now, "every deadline makes progress");
+    }
+    let usual = Arc::new(Config::default());
+    assert!(Arc::ptr_eq(&usual, &usual.clone().within_bounds()), "what is in range is shared");
+}

@@ -340,12 +340,18 @@ proptest! {
     fn every_broadcast_reaches_all_that_stay_connected(
         seed: u64,
         count in 2_usize..24,
-        variant in 0_usize..4,
+        variant in 0_usize..5,
         acts in prop::collection::vec(act(24), 1..60),
     ) {
-        let start = [Start::Flood, Start::Shared, Start::Scout { eager_hops: 0 }, Start::Scout { eager_hops: 2 }][variant];
+        let config = match variant {
+            0 => Config { start: Start::Flood, ..Config::default() },
+            1 => Config { start: Start::Shared, ..Config::default() },
+            2 => Config { start: Start::Scout { eager_hops: 0 }, ..Config::default() },
+            3 => Config { start: Start::Flood, keying: Keying::LastPeers(2), ..Config::default() },
+            _ => Config::default(),
+        };
         let latency = Latency::Lognormal { median: MS * 40, sigma: 0.8 };
-        let mut world = World::new(Config { start, ..Config::default() }, count, latency, seed).regular(4);
+        let mut world = World::new(config, count, latency, seed).regular(4);
         world.who = Some(Default::default());
         let mut ids: Vec<(usize, MessageId)> = Vec::new();
         for act in acts {

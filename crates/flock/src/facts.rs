@@ -308,7 +308,10 @@ impl Facts {
     pub fn deadline(&mut self, cx: &mut Cx<'_>) {
         self.flush(cx.now);
         while let Some(link) = self.pace.take_due(cx.now) {
-            self.open(link, cx);
+            match self.pace.is_busy(link, cx.now, &self.config) {
+                true => self.pace.again(link, cx.now, &self.config),
+                false => self.open(link, cx),
+            }
         }
         if let Some(link) = self.pace.take_turn(cx.links, cx.now, &self.config, cx.rng) {
             self.departed.forget(cx.now, &self.config);
@@ -481,6 +484,11 @@ impl Facts {
                     self.tell(link, &Message::Same, cx);
                     return Ok(());
                 }
+                if self.pace.is_busy(link, cx.now, &self.config) {
+                    self.pace.again(link, cx.now, &self.config);
+                    return Ok(());
+                }
+                self.pace.talks(link, cx.now);
                 let (ours, our_settings) = self.sums();
                 if records != ours {
                     self.answer(link, cx, |it, _| it.differ(Prefix::ALL, records == 0));
@@ -525,6 +533,7 @@ impl Facts {
                 }),
             },
             Message::Items { more, items } => {
+                self.pace.talks(link, cx.now);
                 if more {
                     self.pace.more(link, cx.now, &self.config);
                 }

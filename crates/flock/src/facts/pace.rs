@@ -28,6 +28,8 @@ pub struct Pace {
     newest: Option<Link>,
     /// When an exchange was last opened.
     last: Option<Time>,
+    /// With whom an exchange is under way, and when last a word of it was said.
+    talk: Option<(Link, Time)>,
     /// When news was last passed on to all neighbours.
     passed_on: Option<Time>,
     /// When a neighbour was last heard of facts.
@@ -68,14 +70,27 @@ impl Pace {
     pub fn end(&mut self, link: Link, last: bool) {
         *self.place(link) = Place::default();
         self.newest = self.newest.filter(|newest| *newest != link);
+        self.talk = self.talk.filter(|(with, _)| *with != link);
         if last {
             self.turn = None;
         }
     }
 
+    /// A word of an exchange with the neighbour is said or heard.
+    pub fn talks(&mut self, link: Link, now: Time) {
+        self.talk = Some((link, now));
+    }
+
+    /// Whether an exchange with another neighbour seems under way. Two at a time would find the same differences, and
+    /// both would mend them.
+    pub fn is_busy(&self, link: Link, now: Time, config: &Config) -> bool {
+        self.talk.is_some_and(|(with, at)| with != link && now.since(at) < config.retry / 2)
+    }
+
     /// An exchange is opened: when it finds differences, another follows.
     pub fn opened(&mut self, link: Link, now: Time, config: &Config) {
         self.last = Some(now);
+        self.talks(link, now);
         let place = self.place(link);
         place.wait = (place.wait * 2).max(config.retry);
         place.due = (place.wait < config.exchange_every).then_some(now + place.wait);
@@ -85,6 +100,7 @@ impl Pace {
     pub fn same(&mut self, link: Link) {
         let place = self.place(link);
         (place.due, place.wait) = (None, Duration::ZERO);
+        self.talk = self.talk.filter(|(with, _)| *with != link);
     }
 
     /// Compare with the neighbour in a while, if nothing else comes of it.

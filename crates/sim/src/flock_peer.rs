@@ -6,11 +6,13 @@ use crate::subject::{Class, Report, Subject, number, payload};
 use bytes::Bytes;
 use skein_flock::flock::{Config, Remembered};
 use skein_flock::io::{Down, Told};
+use skein_flock::query::{Aggregate, Filter, Question};
 use skein_flock::{Addr, Effect, Flock, Input, Outbox, Peer, Refused, Time};
 use skein_model::HostId;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bytes the transport puts around each message: its length.
 const FRAME_BYTES: usize = 2;
@@ -98,6 +100,11 @@ impl FlockPeer {
                 Effect::Told(Told::LinkDown { peer, why: Down::Silent | Down::Lost }) => {
                     io.report(Report::LinkDown(node_of(peer.id)));
                 }
+                Effect::Told(Told::Answered(answer)) => io.report(Report::Answer {
+                    counted: answer.coverage.counted,
+                    known: answer.coverage.known,
+                    value: answer.sum().unwrap_or_default(),
+                }),
                 Effect::Remember | Effect::Told(_) => {}
             }
         }
@@ -179,6 +186,12 @@ impl Subject for FlockPeer {
 
     fn remembered(&self) -> Vec<Node> {
         self.flock.remember().addrs.into_iter().filter_map(node_at).collect()
+    }
+
+    fn ask_links(&mut self, within: Duration, io: &mut Io<'_, Self>) -> bool {
+        let (filter, aggregate) = (Filter::All, Aggregate::Sum { key: "flock.links".to_owned() });
+        let question = Question { filter, aggregate, within };
+        self.input(Input::Ask { ticket: 0, question }, io).is_ok()
     }
 
     fn say(&mut self, version: u32, bytes: usize, io: &mut Io<'_, Self>) -> bool {

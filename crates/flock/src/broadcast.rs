@@ -121,6 +121,13 @@ pub enum Event {
         /// Where.
         link: Link,
     },
+    /// It came again, and the sender was not told so by the broadcast: it was asked for, or comes from the parent.
+    Again {
+        /// Which.
+        id: MessageId,
+        /// From where.
+        link: Link,
+    },
     /// A neighbour that we had not pushed it to has now taken it from us.
     Grafted {
         /// Which.

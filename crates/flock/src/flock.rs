@@ -330,6 +330,7 @@ impl Flock {
                 let _ = self.health.delivered(id.origin, &payload, cx.now);
             }
             Event::Declined { id, link } => self.queries.declined(query_id(id), link, &local, &mut cx),
+            Event::Again { id, link } => self.queries.again(query_id(id), link, &mut cx),
             Event::Grafted { id, link } => self.queries.grafted(query_id(id), link, &cx),
         }
     }

@@ -383,6 +383,16 @@ impl Queries {
         }
     }
 
+    /// The question came again from a neighbour that thinks we had it from there alone, and would wait for our answer.
+    pub fn again(&mut self, id: QueryId, link: Link, cx: &mut Cx) {
+        let (Some(at), Some(neighbour)) = (self.find(id), cx.links.get(link)) else { return };
+        if self.running[at].up != Up::Parent(neighbour.peer) {
+            let bytes = Message::Elsewhere { id }.encode();
+            self.counters.bytes_out += bytes.len() as u64;
+            cx.out.send(neighbour.peer.addr, bytes);
+        }
+    }
+
     /// The neighbour took the question from us after all, though we had not forwarded it.
     pub fn grafted(&mut self, id: QueryId, link: Link, cx: &Cx) {
         let (Some(at), Some(neighbour)) = (self.find(id), cx.links.get(link)) else { return };
@@ -431,6 +441,17 @@ impl Queries {
         let done = Message::decode(tag, reader).map_err(Refused::from).and_then(|message| match message {
             Message::Partial { id, body } => self.handle_partial(from, id, body, local, cx),
             Message::Stray { id, body } => self.handle_stray(from, id, body, local, cx),
+            Message::Elsewhere { id } => {
+                let at = self.find(id).ok_or(Refused::Stale)?;
+                let child = self.running[at].children.iter_mut().find(|child| child.host == from.id);
+                let child = child.ok_or(Refused::Stranger(from))?;
+                if child.standing != Standing::Waiting {
+                    return Err(Refused::Stale);
+                }
+                child.standing = Standing::Declined;
+                self.proceed(at, local, cx);
+                Ok(())
+            }
         });
         match &done {
             Ok(()) => {}

@@ -99,6 +99,7 @@ fn the_edges_that_are_told_of_make_the_tree() {
                         assert_eq!(*of, id);
                         edges.insert((at, to(*link)));
                     }
+                    Event::Again { .. } => {}
                     Event::Declined { id: of, link } => {
                         assert_eq!(*of, id);
                         assert!(edges.remove(&(at, to(*link))));

@@ -94,6 +94,8 @@ impl Broadcast {
                 // From the parent it comes again when we have just turned to it.
                 if !supplied && self.trees.get(short.tag).is_none_or(|tree| tree.parent != Some(from)) {
                     self.prune(from, &gossip, cx);
+                } else {
+                    self.events.push_back(Event::Again { id, link: from });
                 }
                 Ok(())
             }
@@ -394,10 +396,22 @@ impl Broadcast {
     }
 
     fn on_prune(&mut self, from: Link, short: Short) -> Result<(), Refused> {
-        let kept = self.cache.find(short).map(|kept| (kept.id, kept.key, kept.fresh));
+        let mut pushed = false;
+        let kept = self.cache.find(short).map(|kept| {
+            pushed = kept.pushed.has(from);
+            kept.pushed.remove(from);
+            (kept.id, kept.key, kept.fresh)
+        });
         let key = kept.map_or(short.tag, |(_, key, _)| key);
         let Some(tree) = self.trees.get_mut(key).filter(|tree| tree.children.has(from)) else {
-            return Err(Refused::Stale);
+            // It may have released itself from the tree while this push was on its way to it.
+            return match kept.filter(|_| pushed) {
+                Some((id, _, _)) => {
+                    self.events.push_back(Event::Declined { id, link: from });
+                    Ok(())
+                }
+                None => Err(Refused::Stale),
+            };
         };
         tree.children.remove(from);
         if let Some((id, _, fresh)) = kept {

@@ -16,6 +16,9 @@ pub const TAG_PARTIAL: u8 = 0x40;
 /// Tag of [`Message::Stray`].
 pub const TAG_STRAY: u8 = 0x41;
 
+/// Tag of [`Message::Elsewhere`].
+pub const TAG_ELSEWHERE: u8 = 0x42;
+
 /// First byte of a question's payload; another form would have another.
 const FORM: u8 = 1;
 
@@ -155,14 +158,20 @@ pub enum Message {
         /// As above.
         body: Bytes,
     },
+    /// To a neighbour that thinks it asked us: another was quicker, and is our parent.
+    Elsewhere {
+        /// About which query.
+        id: QueryId,
+    },
 }
 
 impl Message {
-    /// `| tag: u8 | origin: u64 le | incarnation: varint | seq: varint | body |`
+    /// `| tag: u8 | origin: u64 le | incarnation: varint | seq: varint | body |`; [`Message::Elsewhere`] has no body.
     pub fn encode(&self) -> Bytes {
         let (tag, id, body) = match self {
-            Self::Partial { id, body } => (TAG_PARTIAL, id, body),
-            Self::Stray { id, body } => (TAG_STRAY, id, body),
+            Self::Partial { id, body } => (TAG_PARTIAL, id, &body[..]),
+            Self::Stray { id, body } => (TAG_STRAY, id, &body[..]),
+            Self::Elsewhere { id } => (TAG_ELSEWHERE, id, &[][..]),
         };
         let mut writer = Writer::new(tag, 20 + body.len());
         writer.host(id.origin);
@@ -174,12 +183,16 @@ impl Message {
 
     /// Reads what follows the tag.
     pub fn decode(tag: u8, mut reader: Reader) -> Result<Self, DecodeError> {
-        if !matches!(tag, TAG_PARTIAL | TAG_STRAY) {
+        if !matches!(tag, TAG_PARTIAL | TAG_STRAY | TAG_ELSEWHERE) {
             return Err(DecodeError::Tag(tag));
         }
         let (origin, incarnation) = (reader.host("origin")?, reader.varint("incarnation")?);
         let seq = u32::try_from(reader.varint("seq")?).map_err(|_| DecodeError::Range("seq"))?;
         let id = QueryId { origin, incarnation, seq };
+        if tag == TAG_ELSEWHERE {
+            reader.end()?;
+            return Ok(Self::Elsewhere { id });
+        }
         let body = reader.rest();
         Ok(if tag == TAG_PARTIAL { Self::Partial { id, body } } else { Self::Stray { id, body } })
     }
@@ -205,8 +218,10 @@ mod tests {
         fn a_message_reads_back_as_written(seq: u32, incarnation: u64, body: Vec<u8>, stray: bool) {
             let (id, body) = (QueryId { origin: HostId(5), incarnation, seq }, Bytes::from(body));
             let message = if stray { Message::Stray { id, body } } else { Message::Partial { id, body } };
-            let (tag, reader) = Reader::new(&message.encode()).unwrap();
-            prop_assert_eq!(Message::decode(tag, reader), Ok(message));
+            for message in [message, Message::Elsewhere { id }] {
+                let (tag, reader) = Reader::new(&message.encode()).unwrap();
+                prop_assert_eq!(Message::decode(tag, reader), Ok(message));
+            }
         }
 
         #[test]

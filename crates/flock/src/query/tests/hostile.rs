@@ -58,6 +58,17 @@ fn a_partial_answer_from_a_peer_that_was_not_asked_is_refused() {
 }
 
 #[test]
+fn a_child_that_has_the_question_from_elsewhere_says_so_once_and_is_not_waited_for() {
+    let (mut world, child, other) = waiting();
+    let elsewhere = Message::Elsewhere { id: world.id }.encode();
+    assert_eq!(raw(&mut world, other, elsewhere.clone()), Err(Refused::Stranger(peer(other))));
+    let sent = world.messages;
+    assert_eq!(raw(&mut world, child, elsewhere.clone()), Ok(()));
+    assert_eq!(world.messages, sent + 1, "nothing is left to wait for, so it answers");
+    assert_eq!(raw(&mut world, child, elsewhere), Err(Refused::Stale));
+}
+
+#[test]
 fn a_partial_answer_that_comes_twice_counts_once() {
     let (mut world, child, _) = waiting();
     let bytes = Message::Partial { id: world.id, body: sum(&[child], 1).encode() }.encode();

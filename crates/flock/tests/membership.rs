@@ -270,6 +270,18 @@ fn all_neighbours_dead_at_once_makes_many_dials_at_once() {
 }
 
 #[test]
+fn a_walk_under_way_does_not_delay_dials_when_more_links_are_lost() {
+    let mut one = One::settled();
+    one.hears(2, &Message::Link { known: known(1000, ADDRS_MAX) }).0.unwrap();
+    let lost = |number| Input::Unreachable { addr: peer(number).addr, why: Unreachable::Lost };
+    one.tell(lost(2)).0.unwrap();
+    let sent = one.wait(Duration::from_millis(400), |_| true);
+    assert!(sent.iter().any(|(.., it)| matches!(it, Message::Walk { .. })), "one link short: {sent:?}");
+    let sent = one.tell(lost(3)).1;
+    assert!(sent.iter().any(|(_, it)| matches!(it, Message::Neighbour { .. })), "two short: {sent:?}");
+}
+
+#[test]
 fn who_leaves_introduces_its_neighbours_and_falls_silent() {
     let mut one = One::settled();
     let (_, sent) = one.tell(Input::Leave);

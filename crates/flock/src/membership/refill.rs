@@ -90,6 +90,9 @@ impl Membership {
         let wait = if urgent { Duration::ZERO } else { self.config.dial_wait };
         let at = self.refill.at.unwrap_or(step.now + wait);
         let at = if urgent && self.refill.round == 0 && !self.refill.exhausted { step.now } else { at };
+        // A walk is given its time only while one link is all that is missing.
+        let overtaken = self.refill.round > 0 && self.refill.by == By::Walking && links + 1 < active;
+        let at = if overtaken && !self.refill.exhausted { step.now } else { at };
         self.refill.at = Some(at);
         if at <= step.now {
             self.begin_round(step);

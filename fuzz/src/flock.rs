@@ -86,7 +86,10 @@ impl World {
         let mut neighbours = BTreeSet::new();
         for (_, neighbour) in flock.links().iter() {
             assert_ne!(neighbour.peer.id, peer(to).id, "nobody is its own neighbour");
-            assert!(neighbours.insert(neighbour.peer.id), "nobody is a neighbour twice");
+            // A liar can name a peer at an address that is not its own; until nobody answers there, it is two.
+            let Peer { id, addr } = neighbour.peer;
+            let fresh = neighbours.insert(if self.honest { (Some(id), None) } else { (None, Some(addr)) });
+            assert!(fresh, "{} is a neighbour of {} twice", neighbour.peer, peer(to));
         }
         for effect in out.effects {
             match effect {

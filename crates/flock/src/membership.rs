@@ -455,6 +455,11 @@ impl Membership {
 
     /// One more neighbour.
     fn bring_up(&mut self, peer: Peer, step: &mut Step<'_>) -> Option<Link> {
+        // A walk can name anybody at any address; whom we know by another, ourselves among them, is not taken twice.
+        let same = |other: Peer| other.id == peer.id || other.addr == peer.addr;
+        if same(step.me) || self.links.iter().any(|(_, neighbour)| same(neighbour.peer)) {
+            return None;
+        }
         let link = self.links.insert(peer, step.now)?;
         self.probed.remove(link);
         self.hear_of(peer.addr, step);

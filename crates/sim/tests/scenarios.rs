@@ -20,7 +20,7 @@ fn only_for_many(name: &str) -> &'static [Measure] {
 
 fn holds(name: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(format!("{name}.toml"));
-    let scenario = Scenario::read(&file).unwrap();
+    let scenario = Scenario::read(&file).expect("a scenario of ours");
     let (outcome, _) = run::<FlockPeer>(&scenario, 1, Some(PEERS), World::default());
     for (measure, target) in &scenario.targets {
         if !only_for_many(name).contains(measure) {

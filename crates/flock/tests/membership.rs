@@ -282,6 +282,17 @@ fn a_walk_under_way_does_not_delay_dials_when_more_links_are_lost() {
 }
 
 #[test]
+fn a_walk_under_way_is_waited_for_while_nobody_has_died() {
+    let mut one = One::settled();
+    one.hears(2, &Message::Link { known: known(1000, ADDRS_MAX) }).0.unwrap();
+    one.hears(2, &Message::Leave { instead: None }).0.unwrap();
+    let sent = one.wait(Duration::from_millis(400), |_| true);
+    assert!(sent.iter().any(|(.., it)| matches!(it, Message::Walk { .. })), "one link short: {sent:?}");
+    let sent = one.hears(3, &Message::Leave { instead: None }).1;
+    assert!(!sent.iter().any(|(_, it)| matches!(it, Message::Neighbour { .. })), "two short: {sent:?}");
+}
+
+#[test]
 fn who_leaves_introduces_its_neighbours_and_falls_silent() {
     let mut one = One::settled();
     let (_, sent) = one.tell(Input::Leave);

@@ -90,8 +90,10 @@ impl Membership {
         let wait = if urgent { Duration::ZERO } else { self.config.dial_wait };
         let at = self.refill.at.unwrap_or(step.now + wait);
         let at = if urgent && self.refill.round == 0 && !self.refill.exhausted { step.now } else { at };
-        // A walk is given its time only while one link is all that is missing.
-        let overtaken = self.refill.round > 0 && self.refill.by == By::Walking && links + 1 < active;
+        // After a death, a walk is given its time only while one link is all that is missing. Where nobody died, peers
+        // are still finding their places, and dials in between would only unsettle them.
+        let walking = self.refill.round > 0 && self.refill.by == By::Walking;
+        let overtaken = walking && self.refill.deaths > 0 && links + 1 < active;
         let at = if overtaken && !self.refill.exhausted { step.now } else { at };
         self.refill.at = Some(at);
         if at <= step.now {

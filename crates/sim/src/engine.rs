@@ -583,20 +583,9 @@ impl<P: Protocol> Sim<P> {
 
     fn dispatch(&mut self, node: Node, event: Event<P::Message>) {
         self.counters.events += 1;
-        if let Some(protocol) = self.peers[node.index()].as_mut() {
-            protocol.handle(
-                event,
-                &mut Io {
-                    now: self.now,
-                    me: node,
-                    rng: &mut self.rng,
-                    shared: &mut self.shared,
-                    actions: &mut self.actions,
-                    reports: &mut self.reports,
-                },
-            );
+        if self.act(node, |protocol, io| protocol.handle(event, io)).is_none() {
+            self.settle(node);
         }
-        self.settle(node);
     }
 
     fn settle(&mut self, node: Node) {

@@ -342,7 +342,7 @@ impl Engine for LsmEngine {
                 };
                 bytes += memtable.insert(entry).0 + ENTRY_BYTES;
                 if let Some((key, value)) = of_head {
-                    shared.newest.written(&key, value.as_ref());
+                    shared.newest.written(key, value);
                 }
             }
         }

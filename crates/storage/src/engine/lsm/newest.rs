@@ -11,7 +11,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
-/// Larger values are not kept: copying them costs more than finding them.
+/// Larger values are not kept: each would take the place of many, and a walk to it is little beside sending it.
 const VALUE_BYTES_MAX: usize = 16 << 10;
 
 /// What an entry takes besides key and value: two allocations with their counters, and its place in the table.
@@ -54,11 +54,11 @@ impl Newest {
     }
 
     /// Takes note of what was just written; `None` for a deletion.
-    pub(super) fn written(&self, key: &Bytes, value: Option<&Bytes>) {
+    pub(super) fn written(&self, key: Bytes, value: Option<Bytes>) {
         match value {
-            Some(value) if value.len() <= VALUE_BYTES_MAX => self.cache.insert(key.clone(), value.clone()),
+            Some(value) if value.len() <= VALUE_BYTES_MAX => self.cache.insert(key, value),
             _ => {
-                self.cache.remove(key);
+                self.cache.remove(&key);
             }
         }
     }
@@ -82,9 +82,9 @@ mod tests {
     fn a_value_too_large_to_keep_takes_the_older_one_away() {
         let newest = Newest::with_bytes(1 << 20);
         let key = Bytes::from_static(b"key");
-        newest.written(&key, Some(&Bytes::from_static(b"old")));
+        newest.written(key.clone(), Some(Bytes::from_static(b"old")));
         assert_eq!(newest.get(b"key").as_deref(), Some(b"old".as_slice()));
-        newest.written(&key, Some(&Bytes::from(vec![0; VALUE_BYTES_MAX + 1])));
+        newest.written(key, Some(Bytes::from(vec![0; VALUE_BYTES_MAX + 1])));
         assert_eq!(newest.get(b"key"), None);
     }
 
@@ -92,8 +92,8 @@ mod tests {
     fn a_deletion_takes_the_value_away() {
         let newest = Newest::with_bytes(1 << 20);
         let key = Bytes::from_static(b"key");
-        newest.written(&key, Some(&Bytes::from_static(b"old")));
-        newest.written(&key, None);
+        newest.written(key.clone(), Some(Bytes::from_static(b"old")));
+        newest.written(key, None);
         assert_eq!(newest.get(b"key"), None);
     }
 
@@ -106,7 +106,7 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let key = Bytes::from(format!("key {}", (seed >> 40) % 500));
             let value = Bytes::from(vec![(round % 251) as u8; (seed >> 50) as usize % 6_000]);
-            newest.written(&key, Some(&value));
+            newest.written(key.clone(), Some(value.clone()));
             last.insert(key, value);
             let probe = Bytes::from(format!("key {}", (seed >> 30) % 500));
             if let Some(found) = newest.get(&probe) {

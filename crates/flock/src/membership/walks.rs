@@ -37,15 +37,21 @@ impl Membership {
         joiner: Peer,
         step: &mut Step<'_>,
     ) -> Result<(), Refused> {
-        if link.is_none() && !self.is_past(from, step.now) {
-            return Err(self.disown(from, step));
-        }
-        self.serve(step.now)?;
+        self.relay_for(from, link, step)?;
         if joiner != step.me {
             self.hear_of(joiner.addr, step);
             self.spread(link, hops, joiner, step);
         }
         Ok(())
+    }
+
+    /// Whether something on its way through the network is taken from there: only from neighbours, past ones for a while
+    /// included, and only so much.
+    fn relay_for(&mut self, from: Peer, link: Option<Link>, step: &mut Step<'_>) -> Result<(), Refused> {
+        if link.is_none() && !self.is_past(from, step.now) {
+            return Err(self.disown(from, step));
+        }
+        self.serve(step.now)
     }
 
     fn spread(&mut self, from: Option<Link>, hops: u8, joiner: Peer, step: &mut Step<'_>) {
@@ -87,10 +93,7 @@ impl Membership {
         joiner: Peer,
         step: &mut Step<'_>,
     ) -> Result<(), Refused> {
-        if link.is_none() && !self.is_past(from, step.now) {
-            return Err(self.disown(from, step));
-        }
-        self.serve(step.now)?;
+        self.relay_for(from, link, step)?;
         if joiner == step.me {
             return Ok(());
         }

@@ -19,9 +19,10 @@ use skein_storage::rows::{ChunkBudget, Rows, ScanRow};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// The group number of the cell's only cohort in the shared log.
 const COHORT_GROUP: u64 = 1;
@@ -276,7 +277,7 @@ impl Cell {
         }
         let mut changes = self.inner.cohort.subscribe();
         let wait = changes.wait_for(Option::is_some);
-        match tokio::time::timeout_at(deadline.into(), wait).await {
+        match tokio::time::timeout_at(deadline, wait).await {
             Ok(Ok(cohort)) => cohort.clone().ok_or(CellError::NoAtlas),
             Ok(Err(_)) | Err(_) => Err(CellError::NoAtlas),
         }
@@ -378,7 +379,7 @@ impl Cell {
         }
         // It may be compacting, which cannot be interrupted.
         if let Some(retention) = self.inner.retention.lock().await.take()
-            && tokio::time::timeout_at(deadline.into(), retention).await.is_err()
+            && tokio::time::timeout_at(deadline, retention).await.is_err()
         {
             tracing::warn!("stopping while superseded versions are being reclaimed; that is harmless");
         }

@@ -6,8 +6,9 @@ use skein_model::{Retain, TableId};
 use skein_storage::engine::Keyspace;
 use std::collections::BTreeMap;
 use std::sync::Weak;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How long one attempt to raise horizons may take; the next interval tries again.
 const RAISE_WITHIN: Duration = Duration::from_secs(10);

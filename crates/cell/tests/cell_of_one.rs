@@ -14,7 +14,8 @@ use skein_model::{
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const T: TableId = TableId(1);
 const HOST: HostId = HostId(7);

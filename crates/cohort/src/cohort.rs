@@ -17,9 +17,10 @@ use skein_storage::log::GroupLog;
 use skein_storage::rows::{ChunkBudget, Rows, ScanPosition, ScanRow, ScanSpec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// How a cohort is run.
 #[derive(Clone)]
@@ -397,7 +398,7 @@ impl Cohort {
         let mut applied = self.inner.shared.watch_applied();
         let shared = &self.inner.shared;
         let wait = applied.wait_for(|at| sequence <= *at || shared.failure().is_some());
-        match tokio::time::timeout_at(deadline.into(), wait).await {
+        match tokio::time::timeout_at(deadline, wait).await {
             Ok(Ok(at)) if sequence <= *at => Ok(()),
             Ok(Ok(_) | Err(_)) => Err(shared.failure().unwrap_or(CohortError::Closing)),
             Err(_) => Err(CohortError::TimedOut { waited: started.elapsed() }),
@@ -433,7 +434,7 @@ impl Cohort {
         let started = Instant::now();
         let (reply, answer) = oneshot::channel();
         self.submit(Request::Raise { floor, horizons, reply })?;
-        match tokio::time::timeout_at(deadline.into(), answer).await {
+        match tokio::time::timeout_at(deadline, answer).await {
             // Nobody asked for a transaction, so there is none to look up: say what stopped us.
             Ok(Ok(Reply::Failed(CohortError::Unknown { .. }))) | Err(_) => {
                 Err(self.failure().unwrap_or(CohortError::TimedOut { waited: started.elapsed() }))
@@ -457,7 +458,7 @@ impl Cohort {
         deadline: Instant,
         id: &TxId,
     ) -> Result<Reply, CohortError> {
-        let why = match tokio::time::timeout_at(deadline.into(), answer).await {
+        let why = match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(reply)) => return Ok(reply),
             Ok(Err(_)) => "the replica stopped",
             Err(_) => "the time ran out while it was being written",

@@ -19,6 +19,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod housekeeping;
+pub mod peers;
 mod pins;
 mod proposer;
 mod raft;

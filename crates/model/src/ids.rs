@@ -41,9 +41,25 @@ id!(
     HostId
 );
 id!(
+    /// One initialised directory. A host whose disk was lost comes back under the same [`HostId`] with another of these, and
+    /// is then known not to hold what it once acknowledged. Replicas of a cohort go by it.
+    StoreId
+);
+id!(
+    /// One Raft group: the catalog ([`GroupId::CATALOG`]) or a cohort. Never used twice in the life of a cell.
+    GroupId
+);
+id!(
     /// One table. Rows live under the ID; a name is only the schema's word for it.
     TableId
 );
+
+impl GroupId {
+    /// The group that keeps the cell's own facts.
+    pub const CATALOG: GroupId = GroupId(0);
+    /// The group of the first cohort of a cell.
+    pub const FIRST: GroupId = GroupId(1);
+}
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,7 @@ use skein_cell::{Cell, TxStatus};
 use skein_model::{Schema, TableId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// What every request of this server shares.
 pub(crate) struct State {

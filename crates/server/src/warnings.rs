@@ -3,7 +3,8 @@
 
 use crate::problem::Kind;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// At most one line of a kind in this time.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 use skein_cohort::{Cohort, CohortError, Outcome, Read};
 use skein_model::{Transaction, TxClock, TxId};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use tokio::time::Instant;
 
 use crate::machine::TABLE;
 

@@ -11,7 +11,8 @@ use skein_storage::rows::Rows;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// 2026-01-01, in microseconds.
 pub const EPOCH: u64 = 1_767_225_600_000_000;

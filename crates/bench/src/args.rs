@@ -11,9 +11,9 @@ use std::time::Duration;
 /// Example: `skein bench --workload put,get --clients 1,64 --prefill --json bench.json`
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
-    /// The server to ask.
-    #[arg(long, default_value = "http://127.0.0.1:7070")]
-    pub url: String,
+    /// The servers of the cell to ask, separated by commas; clients are dealt out to them in turn.
+    #[arg(long = "url", default_value = "http://127.0.0.1:7070", value_delimiter = ',')]
+    pub urls: Vec<String>,
 
     /// The table to write and read: an ID, or a name that the schema has. Its rows are overwritten.
     #[arg(long, default_value = "0xBE7C")]

@@ -29,17 +29,39 @@ const FILL_BYTES_MAX: u64 = 4 << 20;
 /// million times a second.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(10);
 
-/// One server and one of its tables.
+/// The servers of a cell and one of its tables. Clients are dealt out to the servers in turn; one whose server cannot
+/// be reached goes on to the next.
 #[derive(Clone, Debug)]
 pub struct HttpTarget {
+    doors: Arc<[Door]>,
+}
+
+/// One server, and requests addressed to it.
+#[derive(Clone, Debug)]
+struct Door {
     address: SocketAddr,
-    requests: Arc<Requests>,
+    requests: Requests,
 }
 
 impl HttpTarget {
-    /// The server at `url` (`http://HOST[:PORT]`, port 80 if not given), resolved now; its table `table`, an ID or
-    /// a name. Errors: [`BenchError::Url`], or [`BenchError::Connect`] when the host name is unknown.
-    pub async fn resolve(url: &str, table: &str) -> Result<Self, BenchError> {
+    /// The servers at `urls` (`http://HOST[:PORT]`, port 80 if not given), resolved now; their table `table`, an ID
+    /// or a name. Errors: [`BenchError::Url`], or [`BenchError::Connect`] when a host name is unknown.
+    pub async fn resolve(urls: &[String], table: &str) -> Result<Self, BenchError> {
+        let mut doors = Vec::new();
+        for url in urls {
+            doors.push(Door::resolve(url, table).await?);
+        }
+        Ok(HttpTarget { doors: doors.into() })
+    }
+
+    /// The one server at `address`, spoken to as `host`; its table `table`.
+    pub fn at(address: SocketAddr, host: &str, table: &str) -> Self {
+        HttpTarget { doors: [Door { address, requests: Requests::new(host, table) }].into() }
+    }
+}
+
+impl Door {
+    async fn resolve(url: &str, table: &str) -> Result<Door, BenchError> {
         let wrong = |reason: String| BenchError::Url { url: url.to_owned(), reason };
         let uri: http::Uri = url.parse().map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
         if uri.scheme_str() != Some("http") {
@@ -56,12 +78,7 @@ impl HttpTarget {
             .map_err(connect)?
             .next()
             .ok_or_else(|| connect(io::Error::other("the name has no address")))?;
-        Ok(Self::at(resolved, authority.as_str(), table))
-    }
-
-    /// The server at `address`, spoken to as `host`; its table `table`.
-    pub fn at(address: SocketAddr, host: &str, table: &str) -> Self {
-        HttpTarget { address, requests: Arc::new(Requests::new(host, table)) }
+        Ok(Door { address: resolved, requests: Requests::new(authority.as_str(), table) })
     }
 }
 
@@ -69,12 +86,16 @@ impl Target for HttpTarget {
     type Client = HttpClient;
 
     async fn connect(&self, number: u64) -> Result<HttpClient, BenchError> {
-        let stream = open(self.address)
+        let door = (number % self.doors.len().max(1) as u64) as usize;
+        let Some(Door { address, .. }) = self.doors.get(door) else {
+            return Err(BenchError::Url { url: String::new(), reason: "no server is named".to_owned() });
+        };
+        let stream = open(*address)
             .await
-            .map_err(|source| BenchError::Connect { address: self.address.to_string(), source })?;
+            .map_err(|source| BenchError::Connect { address: address.to_string(), source })?;
         Ok(HttpClient {
-            address: self.address,
-            requests: self.requests.clone(),
+            doors: self.doors.clone(),
+            door,
             number,
             connection: Some(stream),
             out: Vec::new(),
@@ -98,8 +119,9 @@ async fn open(address: SocketAddr) -> io::Result<TcpStream> {
 /// One connection and its reused buffers.
 #[derive(Debug)]
 pub struct HttpClient {
-    address: SocketAddr,
-    requests: Arc<Requests>,
+    doors: Arc<[Door]>,
+    /// Which of them is spoken to; there is one.
+    door: usize,
     number: u64,
     /// Taken out while a request is on it, so that an abandoned request takes its connection along.
     connection: Option<TcpStream>,
@@ -114,7 +136,7 @@ impl Client for HttpClient {
     async fn perform(&mut self, op: Op, values: &mut Values) -> Outcome {
         match op {
             Op::Get { key } => {
-                self.requests.get(&mut self.out, Key::Spread(key));
+                self.doors[self.door].requests.get(&mut self.out, Key::Spread(key));
                 let mut bytes = 0;
                 self.exchange(|piece| bytes += piece.len() as u64).await?;
                 if bytes != values.bytes() as u64 {
@@ -123,28 +145,46 @@ impl Client for HttpClient {
                 Ok(Done { rows: 0, bytes })
             }
             Op::Put { key } => {
-                self.requests.put(&mut self.out, Key::Spread(key), None, values.next_value());
+                self.doors[self.door].requests.put(
+                    &mut self.out,
+                    Key::Spread(key),
+                    None,
+                    values.next_value(),
+                );
                 self.exchange(|_| ()).await?;
                 Ok(Done::default())
             }
             Op::Pair { keys } => {
-                self.requests.begin_batch(&mut self.body);
+                self.doors[self.door].requests.begin_batch(&mut self.body);
                 for key in keys {
-                    self.requests.add_to_batch(&mut self.body, Key::Spread(key), values.next_value());
+                    self.doors[self.door].requests.add_to_batch(
+                        &mut self.body,
+                        Key::Spread(key),
+                        values.next_value(),
+                    );
                 }
                 self.send_batch().await
             }
             Op::Fill { first, count } => {
-                self.requests.begin_batch(&mut self.body);
+                self.doors[self.door].requests.begin_batch(&mut self.body);
                 for key in first..first + count {
-                    self.requests.add_to_batch(&mut self.body, Key::Spread(key), values.next_value());
+                    self.doors[self.door].requests.add_to_batch(
+                        &mut self.body,
+                        Key::Spread(key),
+                        values.next_value(),
+                    );
                 }
                 self.send_batch().await
             }
             Op::Conditional => {
                 // Taken: should the outcome stay unknown, the next update has to do without a condition.
                 let condition = self.own_time.take();
-                self.requests.put(&mut self.out, Key::Own(self.number), condition, values.next_value());
+                self.doors[self.door].requests.put(
+                    &mut self.out,
+                    Key::Own(self.number),
+                    condition,
+                    values.next_value(),
+                );
                 self.own_time = self.exchange(|_| ()).await?.value_tx_clock;
                 if self.own_time.is_none() {
                     return Err(Failure::Named("no Value-TxClock"));
@@ -152,7 +192,7 @@ impl Client for HttpClient {
                 Ok(Done::default())
             }
             Op::Scan => {
-                self.requests.scan(&mut self.out);
+                self.doors[self.door].requests.scan(&mut self.out);
                 let mut done = Done::default();
                 self.exchange(|piece| {
                     done.rows += memchr::memchr_iter(b'\n', piece).count() as u64;
@@ -167,8 +207,8 @@ impl Client for HttpClient {
 
 impl HttpClient {
     async fn send_batch(&mut self) -> Outcome {
-        self.requests.end_batch(&mut self.body);
-        self.requests.batch(&mut self.out, &self.body);
+        self.doors[self.door].requests.end_batch(&mut self.body);
+        self.doors[self.door].requests.batch(&mut self.out, &self.body);
         self.exchange(|_| ()).await?;
         Ok(Done::default())
     }
@@ -178,9 +218,10 @@ impl HttpClient {
     async fn exchange(&mut self, mut sink: impl FnMut(&[u8])) -> Result<Head, Failure> {
         let mut stream = match self.connection.take() {
             Some(stream) => stream,
-            None => match open(self.address).await {
+            None => match open(self.doors[self.door].address).await {
                 Ok(stream) => stream,
                 Err(_) => {
+                    self.door = (self.door + 1) % self.doors.len();
                     tokio::time::sleep(RECONNECT_PAUSE).await;
                     return Err(Failure::Named("cannot connect"));
                 }

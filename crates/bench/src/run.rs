@@ -22,7 +22,7 @@ use std::path::Path;
 pub async fn run(args: BenchArgs) -> Result<(), BenchError> {
     args.load.check()?;
     // Resolved even if only limits are asked for: a URL nobody could use should not go unnoticed.
-    let target = HttpTarget::resolve(&args.url, &args.table).await?;
+    let target = HttpTarget::resolve(&args.urls, &args.table).await?;
     run_load(&args.load, &target, "skein", &args.dir).await?;
     Ok(())
 }

@@ -52,7 +52,7 @@ async fn without_a_server_the_run_ends_with_its_address() {
     // Bound and dropped, so that the port is free.
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut args = args(&["--workload", "put", "--ops", "20"]);
-    args.url = format!("http://{address}");
+    args.urls = vec![format!("http://{address}")];
     let error = skein_bench::run(args).await.unwrap_err();
     assert!(
         matches!(&error, BenchError::Connect { address: named, .. } if *named == address.to_string()),

@@ -167,11 +167,27 @@ async fn urls_that_cannot_be_used_are_refused_with_the_reason() {
         ("http://127.0.0.1:7070/table", "no meaning"),
         ("http://a b", "invalid"),
     ] {
-        let error = HttpTarget::resolve(url, "0x1").await.unwrap_err().to_string();
+        let error = HttpTarget::resolve(&[url.to_owned()], "0x1").await.unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }
-    let target = HttpTarget::resolve("http://127.0.0.1:7070/", "0x1").await.unwrap();
-    assert_eq!(target.address, SocketAddr::from(([127, 0, 0, 1], 7070)));
+    let target = HttpTarget::resolve(&["http://127.0.0.1:7070/".to_owned()], "0x1").await.unwrap();
+    assert_eq!(target.doors[0].address, SocketAddr::from(([127, 0, 0, 1], 7070)));
+}
+
+#[tokio::test]
+async fn clients_are_dealt_out_and_leave_a_server_that_is_gone() {
+    let (first, ended) = scripted(vec![vec![FIVE]]).await;
+    let (second, server) = scripted(vec![vec![FIVE], vec![FIVE]]).await;
+    let target = HttpTarget { doors: [first.doors[0].clone(), second.doors[0].clone()].into() };
+    let (mut even, mut odd) = (target.connect(2).await.unwrap(), target.connect(1).await.unwrap());
+    odd.perform(GET, &mut values()).await.unwrap();
+    even.perform(GET, &mut values()).await.unwrap();
+    // The first server has closed the connection and its port.
+    ended.await.unwrap();
+    assert_eq!(even.perform(GET, &mut values()).await, Err(Failure::Named("connection lost")));
+    assert_eq!(even.perform(GET, &mut values()).await, Err(Failure::Named("cannot connect")));
+    even.perform(GET, &mut values()).await.unwrap();
+    assert_eq!(server.await.unwrap().len(), 2);
 }
 
 #[test]

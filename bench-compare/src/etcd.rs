@@ -14,19 +14,19 @@ const TXN_PUTS_MAX: u64 = 100;
 /// Most bytes of values in one transaction: etcd refuses requests above 1.5 MiB.
 const TXN_BYTES_MAX: u64 = 1 << 20;
 
-/// One etcd, and the connections to it that its clients share.
+/// The nodes of one etcd, and the connections to them that its clients share. Clients are dealt out to the nodes in turn.
 #[derive(Clone)]
 pub struct EtcdTarget {
-    url: String,
+    urls: Arc<[String]>,
     connections: u64,
-    /// By thread, because a connection lives on the runtime of the thread that opened it.
-    open: Arc<Mutex<HashMap<(ThreadId, u64), KvClient>>>,
+    /// By thread, because a connection lives on the runtime of the thread that opened it; then by node, then by number.
+    open: Arc<Mutex<HashMap<(ThreadId, u64, u64), KvClient>>>,
 }
 
 impl EtcdTarget {
-    /// The etcd at `url`, asked over at most `connections` connections per thread.
-    pub fn new(url: &str, connections: u64) -> Self {
-        EtcdTarget { url: url.to_owned(), connections: connections.max(1), open: Arc::default() }
+    /// The etcd whose nodes are at `urls`, each asked over at most `connections` connections per thread.
+    pub fn new(urls: &[String], connections: u64) -> Self {
+        EtcdTarget { urls: urls.into(), connections: connections.max(1), open: Arc::default() }
     }
 }
 
@@ -34,15 +34,17 @@ impl Target for EtcdTarget {
     type Client = EtcdClient;
 
     async fn connect(&self, number: u64) -> Result<EtcdClient, BenchError> {
-        let slot = (std::thread::current().id(), number % self.connections);
+        let nodes = self.urls.len().max(1) as u64;
+        let node = number % nodes;
+        let url = self.urls.get(node as usize).map_or("", String::as_str);
+        let slot = (std::thread::current().id(), node, number / nodes % self.connections);
         let mut open = self.open.lock().await;
         let kv = match open.get(&slot) {
             Some(kv) => kv.clone(),
             None => {
-                let connection =
-                    EtcdConnection::connect([self.url.as_str()], None).await.map_err(|error| {
-                        BenchError::Connect { address: self.url.clone(), source: io::Error::other(error) }
-                    })?;
+                let connection = EtcdConnection::connect([url], None).await.map_err(|error| {
+                    BenchError::Connect { address: url.to_owned(), source: io::Error::other(error) }
+                })?;
                 let kv = connection.kv_client();
                 open.insert(slot, kv.clone());
                 kv
@@ -136,7 +138,7 @@ mod tests {
 
     #[test]
     fn fills_stay_within_what_etcd_accepts_by_default() {
-        let target = EtcdTarget::new("http://127.0.0.1:1", 4);
+        let target = EtcdTarget::new(&["http://127.0.0.1:1".to_owned()], 4);
         assert_eq!(target.fill_rows_max(100), TXN_PUTS_MAX);
         assert_eq!(target.fill_rows_max(1 << 19), 2);
         assert_eq!(target.fill_rows_max(1 << 24), 1);

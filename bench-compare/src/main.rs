@@ -33,11 +33,11 @@ enum Command {
 
 #[derive(clap::Args)]
 struct EtcdArgs {
-    /// Where etcd listens for clients.
-    #[arg(long, default_value = "http://127.0.0.1:2379")]
-    url: String,
+    /// Where etcd's nodes listen for clients, separated by commas.
+    #[arg(long = "url", default_value = "http://127.0.0.1:2379", value_delimiter = ',')]
+    urls: Vec<String>,
 
-    /// Connections that the clients of a thread share. A gRPC connection carries many requests at once, so fewer
+    /// Connections to each node that the clients of a thread share. A gRPC connection carries many requests at once, so fewer
     /// than clients cost both sides less.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=256))]
     connections: u64,
@@ -96,7 +96,7 @@ async fn ask_etcd(args: EtcdArgs) -> Result<(), BenchError> {
             "workload scan is not asked of etcd: it has no streamed scan to compare with".to_owned(),
         ));
     }
-    let target = etcd::EtcdTarget::new(&args.url, args.connections);
+    let target = etcd::EtcdTarget::new(&args.urls, args.connections);
     skein_bench::run_load(&args.load, &target, "etcd", ".".as_ref()).await?;
     Ok(())
 }

@@ -11,6 +11,7 @@ mod json;
 mod tests;
 
 use crate::{HostId, Slice};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use json::AtlasError;
@@ -18,7 +19,7 @@ pub use json::AtlasError;
 static NOBODY: BTreeSet<HostId> = BTreeSet::new();
 
 /// A set of peers that replicate one share of the rows, and how it is changing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cohort {
     /// Nobody: the only cohort of a server that was never told its place. It never has a quorum.
     Empty,
@@ -164,7 +165,8 @@ fn is_majority(hosts: &BTreeSet<HostId>, answered: &BTreeSet<HostId>) -> bool {
 }
 
 /// The versioned array of cohorts; its length is a power of two.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Its binary form is for peers; the one that people write is [`Atlas::to_json`]'s. Decoding checks no rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Atlas {
     /// Counts the changes; 0 before the first one.
     pub version: u64,

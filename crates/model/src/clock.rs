@@ -2,11 +2,12 @@
 
 use crate::limits::SKEW_MAX_MICROS;
 use crate::number::{NumberError, parse_u64};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// Microseconds since the Unix epoch, unsigned. Zero stands for "never written".
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct TxClock(pub u64);
 
 impl TxClock {
@@ -51,7 +52,7 @@ impl FromStr for TxClock {
 }
 
 /// A time asked for lies further ahead of the wall clock than we are ready to promise for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("the time {asked} is in the future; the latest time allowed now is {latest}")]
 pub struct FutureTime {
     /// The time asked for.

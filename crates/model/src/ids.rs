@@ -2,13 +2,14 @@
 //! digits, and parse in the grammar of [`crate::number`].
 
 use crate::number::{NumberError, parse_u64};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
         pub struct $name(pub u64);
 
         impl fmt::Display for $name {

@@ -1,6 +1,7 @@
 //! Where a row belongs: its hash, and the slices and cohorts that the hash picks.
 
 use crate::TableId;
+use serde::{Deserialize, Serialize};
 
 /// MurmurHash3_x86_32 with seed 0 over table ID (8 bytes little-endian), key length (4 bytes little-endian) and key.
 ///
@@ -49,7 +50,8 @@ pub enum SliceError {
 }
 
 /// A power-of-two share of a table: the rows with `hash & (nslices - 1) == slice`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "(u32, u32)", into = "(u32, u32)")]
 pub struct Slice {
     slice: u32,
     nslices: u32,
@@ -79,6 +81,20 @@ impl Slice {
     /// Whether a row belongs to this slice.
     pub fn contains(self, table: TableId, key: &[u8]) -> bool {
         self.nslices == 1 || row_hash(table, key) & (self.nslices - 1) == self.slice
+    }
+}
+
+impl TryFrom<(u32, u32)> for Slice {
+    type Error = SliceError;
+    /// Slice number and number of slices.
+    fn try_from((slice, nslices): (u32, u32)) -> Result<Slice, SliceError> {
+        Slice::new(slice.into(), nslices.into())
+    }
+}
+
+impl From<Slice> for (u32, u32) {
+    fn from(slice: Slice) -> (u32, u32) {
+        (slice.slice, slice.nslices)
     }
 }
 

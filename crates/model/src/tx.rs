@@ -3,12 +3,13 @@
 use crate::limits::TX_ID_DIGITS_MAX;
 use crate::{TableId, TxClock};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 /// What the bytes of a value are.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ContentType {
     /// One well-formed JSON value; kept byte for byte as it was sent.
     Json,
@@ -17,7 +18,7 @@ pub enum ContentType {
 }
 
 /// A value and its type.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Value {
     /// The media type.
     pub content_type: ContentType,
@@ -26,7 +27,7 @@ pub struct Value {
 }
 
 /// What one operation of a transaction does to its row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WriteOp {
     /// Writes the value if the row has none; else the transaction is a collision.
     Create(Value),
@@ -40,7 +41,7 @@ pub enum WriteOp {
 
 /// A demand on one row beyond the transaction's condition time; failing it makes the transaction stale.
 /// These are what the `If-…` headers of HTTP say.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expect {
     /// The row has a value.
     Live,
@@ -68,7 +69,7 @@ impl Expect {
 }
 
 /// One operation on one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowOp {
     /// The row's table.
     pub table: TableId,
@@ -81,7 +82,7 @@ pub struct RowOp {
 }
 
 /// A set of operations that is written whole or not at all. No row stands in it twice.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
     /// Names the transaction for good.
     pub id: TxId,
@@ -94,7 +95,7 @@ pub struct Transaction {
 }
 
 /// Why a transaction was not written. Nothing of it was.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// A created row already has a value: 409.
     Collision {
@@ -122,7 +123,8 @@ pub enum TxIdError {
 }
 
 /// A transaction's ID: one big hexadecimal number; letter case and leading zeros do not matter.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Bytes", into = "Bytes")]
 pub struct TxId(Bytes);
 
 impl TxId {
@@ -147,6 +149,23 @@ impl TxId {
     /// The number, big-endian, without leading zero bytes; empty for zero.
     pub fn as_be_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl TryFrom<Bytes> for TxId {
+    type Error = TxIdError;
+    /// The number, big-endian, as [`TxId::as_be_bytes`] gives it: one form for each number.
+    fn try_from(bytes: Bytes) -> Result<TxId, TxIdError> {
+        if TX_ID_DIGITS_MAX < bytes.len() * 2 {
+            return Err(TxIdError::TooLong);
+        }
+        Ok(TxId::from_be_bytes(&bytes))
+    }
+}
+
+impl From<TxId> for Bytes {
+    fn from(id: TxId) -> Bytes {
+        id.0
     }
 }
 

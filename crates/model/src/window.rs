@@ -1,10 +1,11 @@
 //! Which versions of a row a scan selects.
 
 use crate::TxClock;
+use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
 /// How a scan picks among the versions of one row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Pick {
     /// The newest version at or before `until`, if it is after `since` and not a tombstone.
     #[default]
@@ -42,7 +43,7 @@ impl FromStr for Pick {
 }
 
 /// A span of time and how to pick in it: `since` is exclusive, `until` inclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// How to pick.
     pub pick: Pick,

@@ -155,11 +155,24 @@ impl<P: Subject> Cluster<P> {
 
     /// Everyone who has not joined joins through the first, evenly over a while.
     pub fn join_over(&mut self, over: Duration) -> &mut Self {
+        self.join_missing(over, |_| Node(0))
+    }
+
+    /// Everyone who has not joined joins evenly over a while, each through one that began before it.
+    pub fn join_through_earlier(&mut self, over: Duration) -> &mut Self {
+        self.join_missing(over, |cluster| match cluster.sim.len() {
+            0 => Node(0),
+            earlier => Node(cluster.rng.random_range(0..earlier as u32)),
+        })
+    }
+
+    fn join_missing(&mut self, over: Duration, contact: impl Fn(&mut Self) -> Node) -> &mut Self {
         let begin = self.now();
         let missing = self.size - self.sim.len().min(self.size);
         for at in 0..missing {
             self.run_until(begin + over.mul_f64(at as f64 / missing as f64));
-            self.join(Node(0));
+            let contact = contact(self);
+            self.join(contact);
         }
         self.run_until(begin + over);
         self

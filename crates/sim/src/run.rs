@@ -5,7 +5,8 @@ use crate::engine::{Counters, Death, Node, Protocol, Tally};
 use crate::graph::Graph;
 use crate::measure::Measure;
 use crate::scenario::{
-    Broadcasts, Churn, Facts, Joins, Kill, Look, Partition, Phase, Query, Scenario, Silence, Slow, Target,
+    Broadcasts, Churn, Facts, Join, Joins, Kill, Look, Partition, Phase, Query, Scenario, Silence, Slow,
+    Target, Through,
 };
 use crate::subject::{Class, Subject};
 use rand::rngs::Xoshiro256PlusPlus;
@@ -92,7 +93,7 @@ impl<P: Subject> Run<'_, P> {
 
     fn phase(&mut self, phase: &Phase) {
         match phase {
-            Phase::Join(join) => self.join(join.over.0),
+            Phase::Join(join) => self.join(join),
             Phase::Settle(wait) => {
                 self.cluster.run(wait.0);
             }
@@ -110,8 +111,11 @@ impl<P: Subject> Run<'_, P> {
         }
     }
 
-    fn join(&mut self, over: Duration) {
-        self.cluster.join_over(over);
+    fn join(&mut self, join: &Join) {
+        match join.through {
+            Through::First => self.cluster.join_over(join.over.0),
+            Through::Earlier => self.cluster.join_through_earlier(join.over.0),
+        };
         let whole = self.cluster.len();
         let took = self.cluster.run_while_not(LOOK_EVERY, Duration::from_secs(60), |cluster| {
             cluster.components().first() == Some(&whole)

@@ -211,7 +211,7 @@ impl From<DeathFile> for Death {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// All join through the first. Measures `last_in`.
+    /// All join, through the first unless said otherwise. Measures `last_in`.
     Join(Join),
     /// Time passes.
     Settle(Wait),
@@ -247,6 +247,20 @@ pub enum Phase {
 pub struct Join {
     /// The first joins now and the last this much later.
     pub over: Wait,
+    /// Through whom.
+    #[serde(default)]
+    pub through: Through,
+}
+
+/// Through whom peers join.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Through {
+    /// All through the first.
+    #[default]
+    First,
+    /// Each through one of those that began before it, drawn at random, which may not have got anywhere itself.
+    Earlier,
 }
 
 /// See [`Phase::Look`].

@@ -56,6 +56,11 @@ fn churn_keeps_no_broadcast_from_those_who_stay() {
 }
 
 #[test]
+fn who_start_at_the_same_instant_end_up_well_mixed() {
+    holds("cold-start");
+}
+
+#[test]
 fn storms_silence_and_partitions_end_well() {
     holds("join-storm");
     holds("silent-death");

@@ -161,7 +161,7 @@ impl Membership {
             _ if self.refill.exhausted => return,
             By::Walking => return,
             // Let in: the walks are under way.
-            By::Joining if self.phase == Phase::Inside => return,
+            By::Joining if self.phase != Phase::Outside => return,
             By::Joining => (1, JOINS_MAX),
             By::Dialling => (short.div_ceil(2), self.config.dials),
         };

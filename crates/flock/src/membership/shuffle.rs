@@ -33,6 +33,8 @@ pub(super) struct Shuffling {
     open: bool,
     /// Answers due to us from those whose shuffles ended here.
     returns: u8,
+    /// How often we shall still move, because nobody around us had found a place when we came.
+    moves: u8,
 }
 
 impl Shuffling {
@@ -53,6 +55,13 @@ impl Membership {
         let soon = self.config.shuffle_young_wait;
         self.shuffle.hurry = HURRIED;
         self.shuffle.at = self.shuffle.at.min(step.now + soon.mul_f64(step.rng.random_range(0.5..1.5)));
+    }
+
+    /// A newcomer and its contact have become neighbours although the contact, we or the other, has not been there for
+    /// long either. Where that happens, everybody has only just come, and takes whoever is nearest: what grows is no
+    /// random graph. So each moves some times, once it has heard of peers farther away.
+    pub(super) fn begin_to_move(&mut self) {
+        self.shuffle.moves = self.config.moves;
     }
 
     pub(super) fn shuffle_if_due(&mut self, step: &mut Step<'_>) {
@@ -149,17 +158,24 @@ impl Membership {
     }
 
     /// Gives a doubtful contact another chance; if it lives, we move closer to it. Where many are doubtful, others
-    /// are tried too: they may be on the far side of what happened.
+    /// are tried too: they may be on the far side of what happened. And moves to any contact while moves are left.
     pub(super) fn mend_if_due(&mut self, step: &mut Step<'_>) {
         if self.shuffle.mend_at > step.now {
             return;
         }
         self.shuffle.mend_at = step.now + self.config.mend_wait.mul_f64(step.rng.random_range(0.75..1.25));
+        if self.shuffle.moves == self.config.moves && self.book.len() >= self.config.contacts {
+            // It is a storm of joins that we saw begin: whoever came later was spread by walks.
+            self.shuffle.moves = 0;
+        }
+        // Where all fit into a passive view, any overlay is as good as another.
+        let moves = self.shuffle.moves > 0 && self.book.len() > self.config.passive;
         let doubted = self.book.doubted();
-        if doubted == 0 || self.links.len() < self.config.active {
+        if doubted == 0 && !moves || self.links.len() < self.config.active {
             return;
         }
-        let addr = if step.rng.random_range(0..self.book.len()) < doubted {
+        self.shuffle.moves -= u8::from(moves);
+        let addr = if moves || step.rng.random_range(0..self.book.len()) < doubted {
             self.book.draw(step.rng)
         } else {
             self.book.any_doubtful(step.rng)

@@ -1,7 +1,7 @@
 //! How links come about: a newcomer is spread over the network, random walks look for places, and a link is taken
 //! apart to let somebody in.
 
-use super::{Membership, Message, Step, Want};
+use super::{Membership, Message, Phase, Step, Want};
 use crate::addr::Peer;
 use crate::io::{Down, Effect, Refused};
 use crate::links::{Link, LinkSet};
@@ -20,6 +20,9 @@ impl Membership {
         self.serve(step.now)?;
         self.forget_past_links(from, step);
         if self.links.len() < self.config.active {
+            if self.phase != Phase::Settled {
+                self.begin_to_move();
+            }
             self.make_link(from, step);
         } else {
             self.hear_of(from.addr, step);
@@ -143,6 +146,11 @@ impl Membership {
             return Err(self.disown(from, step));
         }
         if link.is_none() {
+            let contact = self.phase == Phase::Outside && self.book.doubts(from.addr);
+            if contact && known.len() < self.config.link_known {
+                // It had room, and hardly knows anybody.
+                self.begin_to_move();
+            }
             self.bring_up(from, step);
         }
         known.iter().for_each(|addr| self.hear_of(*addr, step));

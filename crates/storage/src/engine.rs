@@ -172,7 +172,7 @@ pub struct EngineStats {
     pub disk_bytes: [u64; 4],
     /// Table files, in the same order.
     pub tables: [usize; 4],
-    /// Sorted runs that every read of the keyspace has to look into, in the same order.
+    /// Sorted runs that every read of the keyspace has to look into, in the same order; of several stores, the most.
     pub l0_runs: [usize; 4],
     /// Written but not yet in durable tables.
     pub memtable_bytes: u64,
@@ -198,6 +198,29 @@ impl EngineStats {
     /// Disk bytes of one keyspace.
     pub fn disk_bytes_of(&self, keyspace: Keyspace) -> u64 {
         self.disk_bytes[keyspace.slot()]
+    }
+
+    /// Adds what another engine says that has caches and write buffer of its own.
+    pub(crate) fn add(&mut self, other: &EngineStats) {
+        self.cache_bytes += other.cache_bytes;
+        self.cache_bytes_max += other.cache_bytes_max;
+        self.write_buffer_bytes += other.write_buffer_bytes;
+        self.add_store(other);
+    }
+
+    /// Adds what another engine says that shares its caches and write buffer with this one.
+    pub(crate) fn add_store(&mut self, other: &EngineStats) {
+        for slot in 0..4 {
+            self.disk_bytes[slot] += other.disk_bytes[slot];
+            self.tables[slot] += other.tables[slot];
+            self.l0_runs[slot] = self.l0_runs[slot].max(other.l0_runs[slot]);
+        }
+        self.memtable_bytes += other.memtable_bytes;
+        self.versions_reclaimed += other.versions_reclaimed;
+        self.checkpoints += other.checkpoints;
+        self.views += other.views;
+        self.stalled |= other.stalled;
+        self.trouble = self.trouble.take().or_else(|| other.trouble.clone());
     }
 }
 

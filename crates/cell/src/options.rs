@@ -2,10 +2,11 @@
 
 use crate::CellError;
 use crate::catalog::CatalogError;
-use skein_model::{CellId, HostId};
+use skein_model::{CellId, HostId, StoreId};
 use skein_storage::engine::EngineError;
 use skein_storage::log::LogError;
 use skein_storage::rows::RowsError;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,16 @@ pub struct CellOptions {
     pub host: HostId,
     /// The cell.
     pub cell: CellId,
+    /// The directory's own ID. In directories of the first format it is the host's number.
+    pub store: StoreId,
+    /// Where to take connections of peers; `None` for a cell that stays alone.
+    pub peer_addr: Option<SocketAddr>,
+    /// Where peers reach this host, `host:port`; `None` for the address that `peer_addr` came to.
+    pub share_peer_addr: Option<String>,
+    /// Peers to look for at first: their IDs and where they might be, `host:port`. One that is alive is enough.
+    pub hail: Vec<(HostId, String)>,
+    /// What this release calls itself, for the status pages of others.
+    pub build: String,
     /// Make this host the cell's only cohort at start.
     pub solo: bool,
     /// Where clients reach this host's data port, `host:port`.
@@ -51,6 +62,11 @@ impl CellOptions {
             dir,
             host,
             cell,
+            store: StoreId(host.0),
+            peer_addr: None,
+            share_peer_addr: None,
+            hail: Vec::new(),
+            build: env!("CARGO_PKG_VERSION").into(),
             solo: false,
             share_http_addr: "localhost:7070".into(),
             cache_bytes: 256 << 20,

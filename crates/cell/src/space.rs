@@ -31,6 +31,11 @@ impl Space {
         }
     }
 
+    /// The latest reading; `None` if the disk cannot tell.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        Some(self.free.load(Ordering::Relaxed)).filter(|free| *free != u64::MAX)
+    }
+
     /// Says what is missing if less is free than is kept in reserve for checkpoints and compaction.
     pub(crate) fn check(&self) -> Result<(), String> {
         let free = self.free.load(Ordering::Relaxed);

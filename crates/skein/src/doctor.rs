@@ -63,7 +63,10 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Trouble> {
         Ok(identity) => {
             let created = SystemTime::UNIX_EPOCH + Duration::from_secs(identity.created_seconds);
             let created = humantime::format_rfc3339_seconds(created);
-            Finding::note(format!("host {}, cell {}, initialised {created}", identity.host, identity.cell))
+            Finding::note(format!(
+                "host {}, cell {}, store {}, initialised {created}",
+                identity.host, identity.cell, identity.store
+            ))
         }
     };
     let _lock = Lock::take(dir).map_err(|e| trouble(&e))?;

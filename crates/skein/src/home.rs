@@ -7,7 +7,8 @@
 //! DIR/log, DIR/store    the durable log and the rows: see the cell and storage crates
 //! ```
 
-use skein_model::{CellId, HostId};
+use skein_model::number::parse_u64;
+use skein_model::{CellId, HostId, StoreId};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Version of the directory's layout and of `skein.id` itself.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 const IDENTITY_FILE: &str = "skein.id";
 const IDENTITY_TEMPORARY: &str = "skein.id.new";
 const LOCK_FILE: &str = "LOCK";
@@ -29,6 +30,9 @@ pub struct Identity {
     pub host: HostId,
     /// The database it is part of.
     pub cell: CellId,
+    /// The directory's own ID, drawn when it was initialised: a host whose disk was lost comes back with another. In format 1,
+    /// which had none, it is the host's number.
+    pub store: StoreId,
     /// When the directory was initialised, in whole seconds since the Unix epoch.
     pub created_seconds: u64,
 }
@@ -73,7 +77,7 @@ pub enum HomeError {
         holder: Option<u32>,
     },
     /// `skein.id` was written by a later release.
-    #[error("{file} has format {found}; this release reads format {FORMAT_VERSION} only")]
+    #[error("{file} has format {found}; this release reads up to {FORMAT_VERSION}")]
     NewerFormat {
         /// The file.
         file: PathBuf,
@@ -208,6 +212,7 @@ pub fn initialise(
     let identity = Identity {
         host: host.map_or_else(|| draw_id(dir).map(HostId), Ok)?,
         cell: cell.map_or_else(|| draw_id(dir).map(CellId), Ok)?,
+        store: draw_id(dir).map(StoreId)?,
         created_seconds: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     };
     write_durably(dir, IDENTITY_FILE, IDENTITY_TEMPORARY, encode(&identity).as_bytes())?;
@@ -276,13 +281,14 @@ fn sync_directory(dir: &Path) -> Result<(), HomeError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(io_error("sync", dir))
 }
 
-/// The text of `skein.id`: five lines, the last with the CRC-32C of those before it.
+/// The text of `skein.id`: six lines, the last with the CRC-32C of those before it.
 fn encode(identity: &Identity) -> String {
     let created = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(identity.created_seconds);
     let text = format!(
-        "skein directory, format {FORMAT_VERSION}\nhost {}\ncell {}\ncreated {}\n",
+        "skein directory, format {FORMAT_VERSION}\nhost {}\ncell {}\nstore {}\ncreated {}\n",
         identity.host,
         identity.cell,
+        identity.store,
         humantime::format_rfc3339_seconds(created),
     );
     let check = crc32c::crc32c(text.as_bytes());
@@ -324,9 +330,14 @@ fn decode(bytes: &[u8]) -> Result<Identity, Undecodable> {
     };
     let created =
         humantime::parse_rfc3339(field("created")?).map_err(|e| Undecodable::Damaged(e.to_string()))?;
+    let id = |name: &str| -> Result<u64, Undecodable> {
+        parse_u64(field(name)?).map_err(|e| Undecodable::Damaged(format!("{name}: {e}")))
+    };
+    let host = id("host")?;
     Ok(Identity {
-        host: field("host")?.parse().map_err(|e| Undecodable::Damaged(format!("host: {e}")))?,
-        cell: field("cell")?.parse().map_err(|e| Undecodable::Damaged(format!("cell: {e}")))?,
+        host: HostId(host),
+        cell: CellId(id("cell")?),
+        store: StoreId(if version == 1 { host } else { id("store")? }),
         created_seconds: created.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     })
 }

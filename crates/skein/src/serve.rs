@@ -118,6 +118,7 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
     let share_http_addr = config.share_http_addr.clone().unwrap_or_else(|| config.http_addr.to_string());
     let mut options = CellOptions::new(args.dir.clone(), identity.host, identity.cell);
     let log_cache = (config.memory.write_buffer / 4).min(LOG_CACHE_BYTES_MAX);
+    options.store = identity.store;
     options.solo = config.solo;
     options.share_http_addr.clone_from(&share_http_addr);
     options.cache_bytes = config.memory.cache;

@@ -1,13 +1,26 @@
 use super::*;
 
-const IDENTITY: Identity =
-    Identity { host: HostId(0xF47F_4AA7_602F_3857), cell: CellId(0x3B69), created_seconds: 1_436_030_454 };
+const IDENTITY: Identity = Identity {
+    host: HostId(0xF47F_4AA7_602F_3857),
+    cell: CellId(0x3B69),
+    store: StoreId(0x51),
+    created_seconds: 1_436_030_454,
+};
 
 #[test]
 fn an_identity_survives_its_text() {
     let text = encode(&IDENTITY);
     assert!(text.contains("host 0xF47F4AA7602F3857\n"), "{text}");
     assert_eq!(decode(text.as_bytes()), Ok(IDENTITY));
+}
+
+#[test]
+fn a_directory_of_the_first_format_has_the_store_id_that_is_its_hosts_number() {
+    let body = "skein directory, format 1\nhost 0x00000000000000AB\ncell 0x0000000000000001\n\
+                created 2015-07-04T17:20:54Z\n";
+    let text = format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes()));
+    let identity = decode(text.as_bytes()).unwrap();
+    assert_eq!((identity.host, identity.store), (HostId(0xAB), StoreId(0xAB)));
 }
 
 #[test]
@@ -25,7 +38,7 @@ fn a_flip_of_any_bit_and_a_cut_anywhere_are_noticed() {
 
 #[test]
 fn a_later_format_is_refused_by_number() {
-    let text = encode(&IDENTITY).replace("format 1", "format 7");
+    let text = encode(&IDENTITY).replace("format 2", "format 7");
     assert_eq!(decode(text.as_bytes()), Err(Undecodable::Newer(7)));
 }
 
@@ -54,6 +67,7 @@ fn ids_that_are_not_given_are_drawn() {
     let (a, b) = (draw(), draw());
     assert_ne!(a.host, b.host);
     assert_ne!(a.cell, b.cell);
+    assert_ne!(a.store, b.store);
     assert_ne!(a.host.0, a.cell.0);
 }
 

@@ -3,23 +3,25 @@
 use crate::clock::ReadAt;
 use crate::entry::Outcome;
 use crate::error::CohortError;
-use crate::housekeeping::{Housekeeper, checkpoint};
+use crate::group::{Failure, Group, GroupOptions, Timing};
+use crate::peers::{NoPeers, Replica};
 use crate::pins::Pin;
 use crate::proposer::{Proposer, Request, Room};
-use crate::raft::{Applied, LogStore, NoPeers, Raft, StateMachine};
 use crate::recorded::{fingerprint, recorded};
+use crate::rows_machine::RowsMachine;
 use crate::sequencer::{Latest, Observed, Sequencer, depends_on_rows};
 use crate::shared::{Reply, Shared, WallClock};
 use bytes::Bytes;
-use openraft::Config;
-use skein_model::{Pick, Refusal, Retain, Slice, TableId, Transaction, TxClock, TxId, Value, Window};
+use skein_model::{
+    GroupId, HostId, Pick, Refusal, Retain, Slice, StoreId, TableId, Transaction, TxClock, TxId, Value,
+    Window,
+};
 use skein_storage::log::GroupLog;
 use skein_storage::rows::{ChunkBudget, Rows, ScanPosition, ScanRow, ScanSpec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// How a cohort is run.
@@ -50,11 +52,9 @@ pub struct Cohort {
 struct Inner {
     shared: Arc<Shared>,
     rows: Rows,
-    log: LogStore,
-    raft: Raft,
+    group: Group<RowsMachine>,
     requests: mpsc::Sender<Request>,
     waiting_max: usize,
-    housekeeping: JoinHandle<()>,
 }
 
 /// The answer to a read.
@@ -105,29 +105,37 @@ impl Cohort {
     pub async fn open(log: GroupLog, rows: Rows, options: CohortOptions) -> Result<Cohort, CohortError> {
         let meta = rows.meta();
         let shared = Arc::new(Shared::new(options.wall.clone(), meta.ceiling));
-        let applied = Applied { run: options.run, shared: shared.clone() };
-        let store = LogStore::new(log.clone(), shared.clone());
-        let machine = StateMachine::open(rows.clone(), store.clone(), applied).map_err(damaged)?;
-        check_log_reaches(&log, machine.last_index())?;
-        let config = Config {
-            cluster_name: "cohort".into(),
-            heartbeat_interval: 500,
-            election_timeout_min: 1500,
-            election_timeout_max: 3000,
-            snapshot_policy: openraft::SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: 0,
-            purge_batch_size: 1,
-            ..Config::default()
+        let machine = RowsMachine { rows: rows.clone(), run: options.run, shared: shared.clone() };
+        // A cohort of one lives on the host that its store is named after.
+        let me = Replica { store: StoreId(options.host), host: HostId(options.host) };
+        let failing = shared.clone();
+        let group_options = GroupOptions {
+            me,
+            group: GroupId(log.id()),
+            peers: Arc::new(NoPeers),
+            timing: Timing::default(),
+            seed: options.run,
+            checkpoint_log_bytes: options.checkpoint_log_bytes,
+            on_failure: Arc::new(move |failure: &Failure| match failure {
+                Failure::Closed => {
+                    failing.fail_quietly(CohortError::Closing);
+                }
+                failure => failing.fail(failure.clone().into()),
+            }),
         };
-        let config = config.validate().map_err(|e| damaged(format!("Raft configuration: {e}")))?;
-        let raft = Raft::new(options.host, Arc::new(config), NoPeers, store.clone(), machine)
+        let opened = Group::open(log.clone(), Arc::new(machine), group_options).await;
+        let group = opened.map_err(|e| shared.failure().unwrap_or_else(|| e.into()))?;
+        group
+            .initialise(&BTreeSet::from([me]))
             .await
-            .map_err(|e| shared.failure().unwrap_or_else(|| damaged(e)))?;
-        lead(&raft, options.host).await.map_err(|e| shared.failure().unwrap_or(e))?;
+            .map_err(|e| shared.failure().unwrap_or_else(|| e.into()))?;
+        let term = lead(&group).await.map_err(|e| shared.failure().unwrap_or(e))?;
+        tokio::spawn(follow_room(group.waits_for_room(), shared.clone()));
         let (requests, receiver) = mpsc::channel(options.waiting_max.max(1));
         let proposer = Proposer {
             shared: shared.clone(),
-            raft: raft.clone(),
+            group: group.clone(),
+            term,
             log: log.clone(),
             room: options.room.clone(),
             sequencer: Sequencer::new(options.run),
@@ -136,23 +144,7 @@ impl Cohort {
             entries: metrics::counter!("skein_entries_total"),
         };
         tokio::spawn(proposer.run(receiver));
-        let housekeeper = Housekeeper {
-            shared: shared.clone(),
-            raft: raft.clone(),
-            log: store.clone(),
-            rows: rows.clone(),
-            log_bytes_max: options.checkpoint_log_bytes,
-        };
-        let housekeeping = tokio::spawn(housekeeper.run());
-        let inner = Inner {
-            shared,
-            rows,
-            log: store,
-            raft,
-            requests,
-            waiting_max: options.waiting_max,
-            housekeeping,
-        };
+        let inner = Inner { shared, rows, group, requests, waiting_max: options.waiting_max };
         Ok(Cohort { inner: Arc::new(inner) })
     }
 
@@ -327,33 +319,27 @@ impl Cohort {
     ///
     /// On an error other than damage everything is as it was, and the call may be repeated.
     pub async fn checkpoint(&self) -> Result<(), CohortError> {
-        checkpoint(&self.inner.shared, &self.inner.rows).await?;
-        let cut = self.inner.raft.trigger().snapshot().await;
-        cut.map_err(|e| self.failure().unwrap_or(CohortError::DiskFailed { detail: e.to_string() }))
+        self.inner.group.checkpoint().await.map_err(CohortError::from)
     }
 
     /// Stops taking requests, waits at most `grace` for those under way, and leaves the store checkpointed.
     /// The log stays open; its owner closes it afterwards.
     pub async fn close(&self, grace: Duration) {
         self.inner.shared.begin_closing();
-        self.inner.housekeeping.abort();
         let deadline = Instant::now() + grace;
         // A last entry: when it is applied, so is everything proposed before.
         if let Err(error) = self.raise(TxClock::ZERO, Vec::new(), deadline).await {
             tracing::warn!(%error, "closing without waiting for writes under way");
         }
-        if let Err(error) = checkpoint(&self.inner.shared, &self.inner.rows).await {
+        if let Err(error) = self.inner.group.checkpoint().await {
             tracing::warn!(%error, "closing without a checkpoint; the next start replays the log");
         }
-        self.inner.shared.fail_quietly(CohortError::Closing);
-        if let Err(error) = self.inner.raft.shutdown().await {
-            tracing::error!(%error, "stop Raft");
-        }
+        self.inner.group.close().await;
     }
 
     /// Log bytes that a restart would have to apply again.
     pub fn log_bytes_since_checkpoint(&self) -> u64 {
-        self.inner.log.bytes_since_position(self.inner.rows.durable_position())
+        self.inner.group.log_bytes_since_checkpoint()
     }
 
     /// A time at which everything at or before it is applied, and after which every later write lies.
@@ -497,43 +483,27 @@ impl Scan {
     }
 }
 
-/// Makes the only voter the leader, and waits until it has applied everything it had acknowledged before.
-async fn lead(raft: &Raft, host: u64) -> Result<(), CohortError> {
-    let stopped = |e: &dyn std::fmt::Display| damaged(format!("Raft stopped while starting: {e}"));
-    if !raft.is_initialized().await.map_err(|e| stopped(&e))? {
-        let members = std::collections::BTreeSet::from([host]);
-        raft.initialize(members).await.map_err(|e| stopped(&e))?;
-    } else {
-        raft.trigger().elect(false).await.map_err(|e| stopped(&e))?;
+/// Waits until the only voter leads, which is when it has applied everything it had acknowledged before; returns its term.
+async fn lead(group: &Group<RowsMachine>) -> Result<u64, CohortError> {
+    let (mut role, mut failure) = (group.role(), group.watch_failure());
+    // No limit: replaying is progress, and a failure ends the wait.
+    tokio::select! {
+        biased;
+        _ = failure.wait_for(Option::is_some) => {}
+        leading = role.wait_for(|role| role.leading) => {
+            if let Ok(role) = leading {
+                return Ok(role.term);
+            }
+        }
     }
-    // No limit: replaying is progress, and a fatal error ends the wait.
-    raft.wait(None)
-        .metrics(|m| m.state == openraft::ServerState::Leader || m.running_state.is_err(), "lead")
-        .await
-        .map_err(|e| stopped(&e))?;
-    // An entry of the new term: once it is applied, so is every earlier one.
-    raft.write_blank().await.map_err(|e| stopped(&e))?;
-    Ok(())
+    Err(group.failure().map_or(CohortError::Closing, CohortError::from))
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.housekeeping.abort();
+/// Tells the cohort when an entry waits for room in the store.
+async fn follow_room(mut room: tokio::sync::watch::Receiver<Option<String>>, shared: Arc<Shared>) {
+    while room.changed().await.is_ok() {
+        shared.set_store_full(room.borrow_and_update().clone());
     }
-}
-
-/// An entry is durable in the log before it is applied, so a log that ends before the store does was lost or cut.
-fn check_log_reaches(log: &GroupLog, applied: Option<u64>) -> Result<(), CohortError> {
-    let Some(applied) = applied else { return Ok(()) };
-    let state = log.state();
-    let last = state.last.max(state.purged.map(|(index, _)| index));
-    if last < Some(applied) {
-        let end = last.map_or("holds no entries".to_owned(), |last| format!("ends at entry {last}"));
-        return Err(damaged(format!(
-            "the log {end}, and the store has applied entry {applied}: the log was lost or cut"
-        )));
-    }
-    Ok(())
 }
 
 fn damaged(error: impl std::fmt::Display) -> CohortError {

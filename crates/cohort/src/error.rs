@@ -1,5 +1,7 @@
 //! Why a cohort did not answer with an outcome.
 
+use crate::group::{Failure, GroupError};
+use crate::machine::MachineError;
 use skein_model::{FutureTime, TxClock, TxId};
 use skein_storage::engine::EngineError;
 use skein_storage::log::LogError;
@@ -95,6 +97,36 @@ impl From<LogError> for CohortError {
                 CohortError::Damaged { detail }
             }
             _ => CohortError::DiskFailed { detail: with_cause(detail, &error) },
+        }
+    }
+}
+
+impl From<Failure> for CohortError {
+    fn from(failure: Failure) -> CohortError {
+        match failure {
+            Failure::Damaged(detail) => CohortError::Damaged { detail },
+            Failure::DiskFailed(detail) => CohortError::DiskFailed { detail },
+            Failure::Closed => CohortError::Closing,
+        }
+    }
+}
+
+impl From<GroupError> for CohortError {
+    fn from(error: GroupError) -> CohortError {
+        match error {
+            GroupError::Stopped(failure) => failure.into(),
+            other => CohortError::Damaged { detail: other.to_string() },
+        }
+    }
+}
+
+impl From<MachineError> for CohortError {
+    fn from(error: MachineError) -> CohortError {
+        match error {
+            MachineError::Full(detail) => CohortError::Full { detail },
+            MachineError::Damaged(detail) | MachineError::Refused(detail) => CohortError::Damaged { detail },
+            MachineError::Failed(detail) => CohortError::DiskFailed { detail },
+            MachineError::Closing => CohortError::Closing,
         }
     }
 }

@@ -18,12 +18,16 @@ pub mod entry;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod group;
 mod housekeeping;
+pub mod machine;
 pub mod peers;
 mod pins;
 mod proposer;
+#[allow(dead_code, reason = "parts wait for messages between replicas")]
 mod raft;
 mod recorded;
+mod rows_machine;
 pub mod sequencer;
 mod shared;
 

@@ -48,3 +48,32 @@ pub trait Peers: Send + Sync + 'static {
         body: Bytes,
     ) -> BoxStream<'static, Result<Bytes, PeerError>>;
 }
+
+/// Nobody else: for a group of one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoPeers;
+
+impl Peers for NoPeers {
+    fn call(
+        &self,
+        to: Replica,
+        _group: GroupId,
+        _body: Bytes,
+        _deadline: Instant,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        Box::pin(async move { Err(no_peer(to)) })
+    }
+
+    fn fetch(
+        &self,
+        from: Replica,
+        _group: GroupId,
+        _body: Bytes,
+    ) -> BoxStream<'static, Result<Bytes, PeerError>> {
+        Box::pin(futures_util::stream::iter([Err(no_peer(from))]))
+    }
+}
+
+fn no_peer(replica: Replica) -> PeerError {
+    PeerError::Unreachable(format!("{} is not known", replica.host))
+}

@@ -3,13 +3,12 @@
 
 use crate::clock::locked;
 use crate::error::CohortError;
-use crate::raft::{Command, EntryResponder, Raft};
+use crate::group::{Fate, Group};
+use crate::rows_machine::RowsMachine;
 use crate::sequencer::{Observed, Sequencer, Verdict};
 use crate::shared::{Reply, Shared, Waiter};
 use bytes::Bytes;
 use metrics::{Counter, Histogram};
-use openraft::error::ClientWriteError;
-use openraft::raft::ClientWriteResult;
 use skein_model::{TableId, Transaction, TxClock, TxId};
 use skein_storage::log::{GroupLog, Reservation};
 use std::collections::VecDeque;
@@ -66,7 +65,9 @@ pub type Room = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 pub(crate) struct Proposer {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) raft: Raft,
+    pub(crate) group: Group<RowsMachine>,
+    /// The term that this replica leads.
+    pub(crate) term: u64,
     pub(crate) log: GroupLog,
     pub(crate) room: Room,
     pub(crate) sequencer: Sequencer,
@@ -229,11 +230,7 @@ impl Proposer {
     }
 
     async fn submit(&self, bytes: Bytes, report: Report) {
-        let shared = self.shared.clone();
-        let responder = EntryResponder::new(move |result| report.finish(result));
-        if let Err(fatal) = self.raft.client_write_ff(Command(bytes), Some(responder)).await {
-            shared.fail(CohortError::DiskFailed { detail: format!("Raft stopped: {fatal}") });
-        }
+        self.group.propose(bytes, self.term, move |fate| report.finish(fate)).await;
     }
 }
 
@@ -247,16 +244,16 @@ struct Report {
 }
 
 impl Report {
-    fn finish(self, result: ClientWriteResult<crate::raft::RaftTypes>) {
-        match result {
-            Ok(_) => self.shared.complete(self.sequence),
-            Err(ClientWriteError::ForwardToLeader(_)) => {
-                // Refused before it was written anywhere. A cohort of one loses leadership only by closing.
+    fn finish(self, fate: Fate) {
+        match fate {
+            Fate::Applied { .. } => self.shared.complete(self.sequence),
+            Fate::NotWritten { .. } => {
+                // A cohort of one loses leadership only by closing.
                 self.shared.clock().dropped(self.sequence);
                 self.shared.abandon(self.sequence, |_| CohortError::Closing);
             }
-            // Anything else: the drop below tells the waiters that nothing is known.
-            Err(_) => {}
+            // The drop below tells the waiters that nothing is known.
+            Fate::Unknown { .. } => {}
         }
     }
 }

@@ -3,15 +3,22 @@
 //! ```text
 //! log id:      | term u64 | node u64 | index u64 |
 //! vote:        | term u64 | node u64 | committed u8 |
-//! entry:       | term u64 | node u64 | kind u8 (0 blank, 1 command, 2 membership) | body |   (the log keeps the index)
-//! membership:  | configs u16 | { voters u16 | node u64 … } … | nodes u16 | node u64 … |
-//! applied:     | flag u8 | log id | flag u8 | log id of the membership | membership |
+//! entry:       | term u64 | node u64 | kind u8 (0 blank, 1 command, 3 membership) | body |   (the log keeps the index)
+//! membership:  | configs u16 | { voters u16 | node u64 … } … | nodes u16 | { node u64 | host u64 } … |
+//! place:       | 2 u8 | origin u8 (0 applied, 1 received) | flag u8 | log id | flag u8 | log id of the membership | membership |
+//! ```
+//!
+//! Before there were peers, a node was a host, so memberships named no hosts. Those are still read, each node as its own host:
+//!
+//! ```text
+//! kind 2:      | configs u16 | { voters u16 | node u64 … } … | nodes u16 | node u64 … |
+//! old place:   | flag u8 | log id | flag u8 | log id of the membership | membership as in kind 2 |
 //! ```
 
 use super::types::{Command, Leader, RaftEntry, RaftLogId, RaftMembership, RaftVote, StoredRaftMembership};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use openraft::impls::EmptyNode;
 use openraft::{EntryPayload, LogId};
+use skein_model::HostId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -71,6 +78,7 @@ pub(crate) fn decode_vote(mut bytes: Bytes) -> io::Result<RaftVote> {
     }
 }
 
+/// Counts fit: a group has a handful of members, which [`Group`](crate::group::Group) sees to.
 fn put_membership(out: &mut BytesMut, membership: &RaftMembership) {
     let configs = membership.get_joint_config();
     out.put_u16_le(configs.len() as u16);
@@ -79,7 +87,10 @@ fn put_membership(out: &mut BytesMut, membership: &RaftMembership) {
         config.iter().for_each(|node| out.put_u64_le(*node));
     }
     out.put_u16_le(membership.nodes().count() as u16);
-    membership.nodes().for_each(|(node, _)| out.put_u64_le(*node));
+    for (node, host) in membership.nodes() {
+        out.put_u64_le(*node);
+        out.put_u64_le(host.0);
+    }
 }
 
 fn get_nodes(bytes: &mut Bytes) -> io::Result<BTreeSet<u64>> {
@@ -89,11 +100,26 @@ fn get_nodes(bytes: &mut Bytes) -> io::Result<BTreeSet<u64>> {
     Ok((0..count).map(|_| bytes.get_u64_le()).collect())
 }
 
-fn get_membership(bytes: &mut Bytes) -> io::Result<RaftMembership> {
+/// Whether memberships name the hosts of nodes.
+#[derive(Clone, Copy)]
+enum Hosts {
+    /// As written before there were peers.
+    Implied,
+    Named,
+}
+
+fn get_membership(bytes: &mut Bytes, hosts: Hosts) -> io::Result<RaftMembership> {
     need(bytes, 2, "config count")?;
     let configs = (0..bytes.get_u16_le()).map(|_| get_nodes(bytes)).collect::<io::Result<Vec<_>>>()?;
-    let nodes: BTreeMap<u64, EmptyNode> =
-        get_nodes(bytes)?.into_iter().map(|n| (n, EmptyNode::default())).collect();
+    let nodes: BTreeMap<u64, HostId> = match hosts {
+        Hosts::Implied => get_nodes(bytes)?.into_iter().map(|n| (n, HostId(n))).collect(),
+        Hosts::Named => {
+            need(bytes, 2, "node count")?;
+            let count = bytes.get_u16_le() as usize;
+            need(bytes, count * 16, "nodes")?;
+            (0..count).map(|_| (bytes.get_u64_le(), HostId(bytes.get_u64_le()))).collect()
+        }
+    };
     if configs.is_empty() {
         return Ok(RaftMembership::default());
     }
@@ -111,7 +137,7 @@ pub(crate) fn encode_entry(entry: &RaftEntry) -> Bytes {
             out.put_slice(&command.0);
         }
         EntryPayload::Membership(membership) => {
-            out.put_u8(2);
+            out.put_u8(3);
             put_membership(&mut out, membership);
         }
     }
@@ -124,8 +150,9 @@ pub(crate) fn decode_entry(index: u64, mut bytes: Bytes) -> io::Result<RaftEntry
     let payload = match bytes.get_u8() {
         0 if bytes.is_empty() => EntryPayload::Blank,
         1 => EntryPayload::Normal(Command(bytes)),
-        2 => {
-            let membership = get_membership(&mut bytes)?;
+        kind @ 2..=3 => {
+            let hosts = if kind == 2 { Hosts::Implied } else { Hosts::Named };
+            let membership = get_membership(&mut bytes, hosts)?;
             if !bytes.is_empty() {
                 return Err(malformed("membership"));
             }
@@ -152,23 +179,59 @@ fn get_optional_log_id(bytes: &mut Bytes) -> io::Result<Option<RaftLogId>> {
     }
 }
 
-/// What the state machine keeps about its own place in the log.
-pub(crate) fn encode_applied(last: Option<&RaftLogId>, membership: &StoredRaftMembership) -> Bytes {
-    let mut out = BytesMut::with_capacity(96);
-    put_optional_log_id(&mut out, last);
-    put_optional_log_id(&mut out, membership.log_id().as_ref());
-    put_membership(&mut out, membership.membership());
+/// How a state machine came to hold what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Every entry was applied here, so the log reaches as far.
+    Applied,
+    /// Received as a snapshot, and nothing applied since: the log may end before it.
+    Received,
+}
+
+/// What a state machine keeps about its own place in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) origin: Origin,
+    pub(crate) last: Option<RaftLogId>,
+    pub(crate) membership: StoredRaftMembership,
+}
+
+impl Default for Place {
+    fn default() -> Place {
+        Place { origin: Origin::Applied, last: None, membership: StoredRaftMembership::default() }
+    }
+}
+
+const PLACE_VERSION: u8 = 2;
+
+pub(crate) fn encode_place(place: &Place) -> Bytes {
+    let mut out = BytesMut::with_capacity(160);
+    out.put_u8(PLACE_VERSION);
+    out.put_u8(u8::from(place.origin == Origin::Received));
+    put_optional_log_id(&mut out, place.last.as_ref());
+    put_optional_log_id(&mut out, place.membership.log_id().as_ref());
+    put_membership(&mut out, place.membership.membership());
     out.freeze()
 }
 
-pub(crate) fn decode_applied(mut bytes: Bytes) -> io::Result<(Option<RaftLogId>, StoredRaftMembership)> {
+pub(crate) fn decode_place(mut bytes: Bytes) -> io::Result<Place> {
+    need(&bytes, 2, "version")?;
+    let (origin, hosts) = match (bytes[0], bytes[1]) {
+        (PLACE_VERSION, 0) => (Origin::Applied, Hosts::Named),
+        (PLACE_VERSION, 1) => (Origin::Received, Hosts::Named),
+        (PLACE_VERSION, _) => return Err(malformed("origin")),
+        _ => (Origin::Applied, Hosts::Implied),
+    };
+    if let Hosts::Named = hosts {
+        bytes.advance(2);
+    }
     let last = get_optional_log_id(&mut bytes)?;
     let at = get_optional_log_id(&mut bytes)?;
-    let membership = get_membership(&mut bytes)?;
+    let membership = get_membership(&mut bytes, hosts)?;
     if !bytes.is_empty() {
         return Err(malformed("end"));
     }
-    Ok((last, StoredRaftMembership::new(at, membership)))
+    Ok(Place { origin, last, membership: StoredRaftMembership::new(at, membership) })
 }
 
 #[cfg(test)]
@@ -199,22 +262,54 @@ mod tests {
         }
 
         #[test]
-        fn memberships_come_back(voters in proptest::collection::btree_set(any::<u64>(), 1..5), index: u64) {
-            let membership = RaftMembership::new_with_defaults(vec![voters], []);
+        fn memberships_come_back_with_the_hosts_of_their_nodes(
+            nodes in proptest::collection::btree_map(any::<u64>(), any::<u64>().prop_map(HostId), 1..5),
+            index: u64,
+            received: bool,
+        ) {
+            let membership = RaftMembership::from(nodes);
             let entry = RaftEntry {
                 log_id: log_id(1, 2, index),
                 payload: EntryPayload::Membership(membership.clone()),
             };
             prop_assert_eq!(decode_entry(index, encode_entry(&entry)).unwrap(), entry);
-            let stored = StoredRaftMembership::new(Some(log_id(1, 2, index)), membership);
-            let (last, back) = decode_applied(encode_applied(None, &stored)).unwrap();
-            prop_assert_eq!((last, back), (None, stored));
+            let place = Place {
+                origin: if received { Origin::Received } else { Origin::Applied },
+                last: received.then(|| log_id(3, 4, index)),
+                membership: StoredRaftMembership::new(Some(log_id(1, 2, index)), membership),
+            };
+            prop_assert_eq!(decode_place(encode_place(&place)).unwrap(), place);
         }
 
         #[test]
         fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let bytes = Bytes::from(bytes);
-            let _ = (decode_entry(1, bytes.clone()), decode_vote(bytes.clone()), decode_log_id(bytes.clone()), decode_applied(bytes));
+            let _ = (decode_entry(1, bytes.clone()), decode_vote(bytes.clone()), decode_log_id(bytes.clone()), decode_place(bytes));
         }
+    }
+
+    #[test]
+    fn what_a_database_of_one_wrote_is_read_with_each_node_as_its_own_host() {
+        let membership = RaftMembership::from(BTreeMap::from([(7, HostId(7))]));
+        let mut old = BytesMut::new();
+        for word in [1u16, 1] {
+            old.put_u16_le(word);
+        }
+        old.put_u64_le(7);
+        old.put_u16_le(1);
+        old.put_u64_le(7);
+        let mut entry = BytesMut::new();
+        put_leader(&mut entry, &Leader { term: 1, node_id: 7 });
+        entry.put_u8(2);
+        entry.put_slice(&old);
+        let entry = decode_entry(4, entry.freeze()).unwrap();
+        assert_eq!(entry.payload, EntryPayload::Membership(membership.clone()));
+        let mut place = BytesMut::new();
+        put_optional_log_id(&mut place, Some(&log_id(1, 7, 9)));
+        put_optional_log_id(&mut place, Some(&log_id(1, 7, 4)));
+        place.put_slice(&old);
+        let place = decode_place(place.freeze()).unwrap();
+        let stored = StoredRaftMembership::new(Some(log_id(1, 7, 4)), membership);
+        assert_eq!(place, Place { origin: Origin::Applied, last: Some(log_id(1, 7, 9)), membership: stored });
     }
 }

@@ -1,9 +1,8 @@
 //! Raft's log on the drive's shared durable log.
 
 use super::codec::{decode_entry, decode_log_id, decode_vote, encode_entry, encode_log_id, encode_vote};
+use super::health::{Failure, Health};
 use super::types::{RaftEntry, RaftLogId, RaftTypes, RaftVote};
-use crate::error::CohortError;
-use crate::shared::Shared;
 use futures_util::{Stream, stream};
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, RaftLogStorage};
@@ -12,23 +11,33 @@ use skein_storage::log::{GroupLog, LogError};
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// Bytes of entries read at a time while streaming them.
 const READ_BYTES_MAX: usize = 4 << 20;
 
-/// One cohort's log; clones read the same.
+/// One group's log; clones read the same.
 #[derive(Clone)]
 pub(crate) struct LogStore {
     log: GroupLog,
     /// Told when the log fails: Raft then stops without a word to those who wait.
-    shared: Arc<Shared>,
+    health: Health,
 }
 
 impl LogStore {
-    pub(crate) fn new(log: GroupLog, shared: Arc<Shared>) -> LogStore {
-        LogStore { log, shared }
+    pub(crate) fn new(log: GroupLog, health: Health) -> LogStore {
+        LogStore { log, health }
+    }
+
+    /// Whether the log goes as far as a machine that has applied the entry at `index`.
+    pub(crate) fn reaches(&self, index: u64) -> Result<(), String> {
+        let state = self.log.state();
+        let last = state.last.max(state.purged.map(|(index, _)| index));
+        if Some(index) <= last {
+            return Ok(());
+        }
+        let end = last.map_or("holds no entries".to_owned(), |last| format!("ends at entry {last}"));
+        Err(format!("the log {end}, and the store has applied entry {index}: the log was lost or cut"))
     }
 
     /// The vote as last saved, durable or on its way.
@@ -72,19 +81,14 @@ impl LogStore {
         if to <= from {
             return Ok(Vec::new());
         }
-        let entries = self.log.read(from, to, bytes_max).map_err(|error| fatal(&self.shared, error))?;
+        let entries = self.log.read(from, to, bytes_max).map_err(|error| fatal(&self.health, error))?;
         entries.into_iter().map(|(index, bytes)| decode_entry(index, bytes)).collect()
     }
 }
 
 /// Notes why Raft is about to stop.
-fn fatal(shared: &Shared, error: LogError) -> io::Error {
-    match CohortError::from(error.clone()) {
-        CohortError::Closing => {
-            shared.fail_quietly(CohortError::Closing);
-        }
-        failure => shared.fail(failure),
-    }
+fn fatal(health: &Health, error: LogError) -> io::Error {
+    health.fail(Failure::from(&error));
     error.into()
 }
 
@@ -177,7 +181,7 @@ impl RaftLogStorage<RaftTypes> for LogStore {
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
         let saved = durable(|done| self.log.save_vote(encode_vote(vote), done)).await;
-        saved.map_err(|error| fatal(&self.shared, error))
+        saved.map_err(|error| fatal(&self.health, error))
     }
 
     async fn save_committed(&mut self, committed: Option<RaftLogId>) -> Result<(), io::Error> {
@@ -197,16 +201,16 @@ impl RaftLogStorage<RaftTypes> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries = entries.into_iter().map(|entry| (entry.index(), encode_entry(&entry))).collect();
-        let shared = self.shared.clone();
+        let health = self.health.clone();
         let done = Box::new(move |result: Result<(), LogError>| {
-            callback.io_completed(result.map_err(|error| fatal(&shared, error)));
+            callback.io_completed(result.map_err(|error| fatal(&health, error)));
         });
-        self.log.append(entries, done).map_err(|error| fatal(&self.shared, error))
+        self.log.append(entries, done).map_err(|error| fatal(&self.health, error))
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<RaftLogId>) -> Result<(), io::Error> {
         let truncated = durable(|done| self.log.truncate_after(last_log_id.map(|id| id.index), done)).await;
-        truncated.map_err(|error| fatal(&self.shared, error))
+        truncated.map_err(|error| fatal(&self.health, error))
     }
 
     async fn purge(&mut self, log_id: RaftLogId) -> Result<(), io::Error> {
@@ -217,7 +221,7 @@ impl RaftLogStorage<RaftTypes> for LogStore {
                 tracing::warn!(%error, "purge the log; tried again after the next checkpoint");
                 Ok(())
             }
-            Err(error) => Err(fatal(&self.shared, error)),
+            Err(error) => Err(fatal(&self.health, error)),
         }
     }
 }

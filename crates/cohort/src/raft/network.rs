@@ -1,41 +1,49 @@
-//! The network of a cohort of one: there is nobody to talk to.
+//! Raft's messages to the other replicas.
 
-use super::state_machine::SnapshotHandle;
-use super::types::{Leader, RaftTypes};
+use super::state_machine::{RaftSnapshot, SnapshotData};
+use super::types::{RaftTypes, RaftVote};
+use crate::machine::Machine;
+use crate::peers::{Peers, Replica};
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::impls::{EmptyNode, Vote};
 use openraft::network::RPCOption;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
-use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2, Snapshot};
+use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use skein_model::{GroupId, HostId, StoreId};
 use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
 
-/// Makes connections to peers; in a cohort of one Raft never asks for any.
-pub(crate) struct NoPeers;
+/// Makes the senders to a group's replicas.
+pub(crate) struct Network<M> {
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) group: GroupId,
+    pub(crate) machine: PhantomData<fn() -> M>,
+}
 
-/// A connection to a peer that cannot be reached.
-pub(crate) struct NoPeer(u64);
+/// Sends to one replica.
+pub(crate) struct Sender<M> {
+    to: Replica,
+    machine: PhantomData<fn() -> M>,
+}
 
-impl NoPeer {
+impl<M> Sender<M> {
     fn unreachable(&self) -> Unreachable<RaftTypes> {
-        Unreachable::new(&AnyError::error(format!(
-            "host 0x{:016X} is not a member of this cell of one",
-            self.0
-        )))
+        Unreachable::new(&AnyError::error(format!("{} cannot be reached", self.to.host)))
     }
 }
 
-impl RaftNetworkFactory<RaftTypes> for NoPeers {
-    type Network = NoPeer;
+impl<M: Machine> RaftNetworkFactory<RaftTypes> for Network<M> {
+    type Network = Sender<M>;
 
-    async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> NoPeer {
-        NoPeer(target)
+    async fn new_client(&mut self, target: u64, node: &HostId) -> Sender<M> {
+        Sender { to: Replica { store: StoreId(target), host: *node }, machine: PhantomData }
     }
 }
 
-impl RaftNetworkV2<RaftTypes> for NoPeer {
-    type SnapshotData = SnapshotHandle;
+impl<M: Machine> RaftNetworkV2<RaftTypes> for Sender<M> {
+    type SnapshotData = SnapshotData<M>;
 
     async fn append_entries(
         &mut self,
@@ -55,8 +63,8 @@ impl RaftNetworkV2<RaftTypes> for NoPeer {
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote<Leader>,
-        _snapshot: Snapshot<Leader, u64, EmptyNode, SnapshotHandle>,
+        _vote: RaftVote,
+        _snapshot: RaftSnapshot<M>,
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<RaftTypes>, StreamingError<RaftTypes>> {

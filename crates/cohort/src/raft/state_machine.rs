@@ -1,116 +1,171 @@
-//! The cohort's rows as Raft's state machine.
+//! A [`Machine`] as Raft's state machine.
 //!
-//! A Raft snapshot here is what the store holds durably: it stays where it is, and "building" one means noting how far
-//! that reaches. The checkpoint itself comes before and outside of Raft, which would stop for good if it failed.
-//! Streaming a snapshot to another peer is the business of a later release.
+//! To Raft, a "snapshot" is how far the machine would survive a crash; that permits purging the log. Making the machine durable
+//! comes before and outside of Raft, which would stop for good if it failed. A snapshot that travels is a view taken when it
+//! is asked for.
 
-use super::codec::{decode_applied, encode_applied};
+use super::codec::{Origin, Place, decode_place, encode_place};
+use super::health::{Failure, Health};
 use super::log_store::LogStore;
 use super::types::{Leader, RaftLogId, RaftTypes, StoredRaftMembership};
 use crate::clock::locked;
-use crate::entry::{Decision, Entry, Outcome};
-use crate::error::CohortError;
-use crate::shared::Shared;
+use crate::machine::{Entry, Machine, MachineError, View};
+use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use openraft::entry::RaftEntry as _;
-use openraft::impls::EmptyNode;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use skein_model::{Refusal, TxClock};
-use skein_storage::rows::{Changes, Commit, Rows, RowsError, TxOutcome, TxRecord, Write};
+use skein_model::HostId;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Between two attempts to apply an entry that finds no room.
 const RETRY: Duration = Duration::from_millis(50);
 
-type RaftSnapshotMeta = SnapshotMeta<Leader, u64, EmptyNode>;
-type RaftSnapshot = Snapshot<Leader, u64, EmptyNode, SnapshotHandle>;
+pub(crate) type RaftSnapshotMeta = SnapshotMeta<Leader, u64, HostId>;
+pub(crate) type RaftSnapshot<M> = Snapshot<Leader, u64, HostId, SnapshotData<M>>;
 
-/// A snapshot's data: the store itself, which needs no copy on its own host.
-pub(crate) struct SnapshotHandle;
-
-/// Whom to tell that an entry is applied.
-#[derive(Clone)]
-pub(crate) struct Applied {
-    /// Recognises this run's own entries.
-    pub(crate) run: u64,
-    pub(crate) shared: Arc<Shared>,
+/// What travels with a snapshot's description inside this process.
+pub(crate) enum SnapshotData<M: Machine> {
+    /// Only how far the machine is durable.
+    Mark,
+    /// To be sent.
+    Outgoing(Arc<M::View>),
+    /// Received in full.
+    Incoming(M::Staging),
 }
 
-pub(crate) struct StateMachine {
-    rows: Rows,
-    applied: Applied,
+/// What the machine's wrapper knows and others ask for.
+pub(crate) struct Applied {
+    /// The last entry applied. Changes are told only when the leader that appended it is another one.
+    pub(crate) leader: watch::Sender<Option<Leader>>,
+    /// Why a committed entry waits for room, if one does.
+    pub(crate) full: watch::Sender<Option<String>>,
+    /// Whether Raft is running: from then on, a snapshot that is asked for is meant to travel.
+    running: std::sync::atomic::AtomicBool,
+    /// How far the log may be purged although the machine is durable further: somebody still needs the rest.
+    hold: Mutex<Option<u64>>,
+    /// What the machine held durably when it was last asked.
+    durable: Mutex<Option<RaftSnapshotMeta>>,
+}
+
+impl Applied {
+    pub(crate) fn set_running(&self) {
+        self.running.store(true, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Keeps entries after `index` in the log, until told otherwise.
+    pub(crate) fn hold_after(&self, index: Option<u64>) {
+        *locked(&self.hold) = index;
+    }
+}
+
+pub(crate) struct StateMachine<M: Machine> {
+    machine: Arc<M>,
+    applied: Arc<Applied>,
     last: Option<RaftLogId>,
     membership: StoredRaftMembership,
     log: LogStore,
-    /// What the store held durably when it was last asked: the current snapshot.
-    snapshot: Arc<Mutex<Option<RaftSnapshotMeta>>>,
+    health: Health,
 }
 
-impl StateMachine {
-    pub(crate) fn open(rows: Rows, log: LogStore, applied: Applied) -> io::Result<StateMachine> {
-        let (last, membership) = match rows.meta().applied {
-            Some(bytes) => decode_applied(bytes)?,
-            None => (None, StoredRaftMembership::default()),
+impl<M: Machine> StateMachine<M> {
+    pub(crate) fn open(
+        machine: Arc<M>,
+        log: LogStore,
+        health: Health,
+    ) -> Result<(StateMachine<M>, Arc<Applied>), Failure> {
+        let place = match machine.place() {
+            Some(bytes) => decode_place(bytes).map_err(|e| Failure::Damaged(e.to_string()))?,
+            None => Place::default(),
         };
-        let snapshot =
-            last.map(|last| SnapshotMeta { last_log_id: Some(last), last_membership: membership.clone() });
-        Ok(StateMachine { rows, applied, last, membership, log, snapshot: Arc::new(Mutex::new(snapshot)) })
+        if let (Origin::Applied, Some(last)) = (place.origin, &place.last) {
+            // An entry is durable in the log before it is applied. A snapshot from elsewhere is not in the log at all, and
+            // Raft purges up to it when it opens.
+            log.reaches(last.index).map_err(Failure::Damaged)?;
+        }
+        let durable = place
+            .last
+            .map(|last| SnapshotMeta { last_log_id: Some(last), last_membership: place.membership.clone() });
+        let applied = Arc::new(Applied {
+            leader: watch::channel(place.last.map(|last| last.leader_id)).0,
+            full: watch::channel(None).0,
+            running: false.into(),
+            hold: Mutex::new(None),
+            durable: Mutex::new(durable),
+        });
+        let machine = StateMachine {
+            machine,
+            applied: applied.clone(),
+            last: place.last,
+            membership: place.membership,
+            log,
+            health,
+        };
+        Ok((machine, applied))
     }
 
-    /// Index of the entry last applied.
-    pub(crate) fn last_index(&self) -> Option<u64> {
-        self.last.map(|last| last.index)
+    fn stop(&self, error: MachineError) -> io::Error {
+        let failure = Failure::from(error);
+        self.health.fail(failure.clone());
+        io::Error::other(failure)
     }
 
-    fn apply_entry(&mut self, log_id: RaftLogId, entry: Option<&Entry>) -> Result<(), RowsError> {
+    fn place(&self, origin: Origin) -> Bytes {
+        encode_place(&Place { origin, last: self.last, membership: self.membership.clone() })
+    }
+
+    async fn apply_entry(&mut self, log_id: RaftLogId, command: Option<Bytes>) -> Result<(), io::Error> {
         self.last = Some(log_id);
-        let applied = encode_applied(self.last.as_ref(), &self.membership);
-        // Positions count from 1, so that 0 can stand for an empty store; Raft's indexes count from 0.
-        let mut changes = Changes::at(log_id.index + 1, applied);
-        if let Some(entry) = entry {
-            changes.ceiling = Some(entry.ceiling);
-            changes.horizons = entry.horizons.clone();
-            for decision in &entry.decisions {
-                decide(&mut changes, decision, entry.ceiling);
+        let place = self.place(Origin::Applied);
+        let entry = Entry { index: log_id.index, term: log_id.leader_id.term, place, command };
+        // A full disk is waited out: the entry is safe in the log, and its writers are told nothing wrong.
+        let mut waits = 0u32;
+        while let Err(error) = self.machine.apply(entry.clone()).await {
+            let MachineError::Full(detail) = error else {
+                return Err(self.stop(error));
+            };
+            if let Some(failure) = self.health.failure() {
+                return Err(io::Error::other(failure));
             }
-        }
-        self.rows.apply(changes)?;
-        match entry {
-            Some(entry) if entry.proposer == self.applied.run => {
-                self.applied.shared.entry_applied(entry.sequence, entry.ceiling)
+            if waits.is_multiple_of(600) {
+                tracing::warn!(%detail, "an entry waits for room in the store; free disk space");
             }
-            Some(entry) => self.applied.shared.foreign_entry_applied(entry.ceiling),
-            None => {}
+            waits += 1;
+            self.set_full(Some(detail));
+            tokio::time::sleep(RETRY).await;
         }
+        if 0 < waits {
+            self.set_full(None);
+        }
+        self.note_leader(log_id.leader_id);
         Ok(())
     }
+
+    fn set_full(&self, detail: Option<String>) {
+        self.applied.full.send_if_modified(|present| {
+            let changes = present.is_some() != detail.is_some();
+            if changes {
+                *present = detail;
+            }
+            changes
+        });
+    }
+
+    fn note_leader(&self, leader: Leader) {
+        self.applied.leader.send_if_modified(|present| {
+            let changes = *present != Some(leader);
+            *present = Some(leader);
+            changes
+        });
+    }
 }
 
-/// Adds what a decision writes. `ceiling` is that of its entry, a little after the decision was made.
-fn decide<'a>(changes: &mut Changes<'a>, decision: &'a Decision, ceiling: TxClock) {
-    let outcome = match decision.outcome {
-        Outcome::Committed(time) => {
-            let writes = decision.writes.iter();
-            let writes =
-                writes.map(|w| Write { table: w.table, key: &w.key, value: w.value.as_ref() }).collect();
-            let fingerprint = decision.fingerprint;
-            changes.commits.push(Commit { id: &decision.id, time, fingerprint, writes });
-            return;
-        }
-        Outcome::Refused(Refusal::Collision { op }) => TxOutcome::Collision { op },
-        Outcome::Refused(Refusal::Stale { op, latest }) => TxOutcome::Stale { op, latest },
-        Outcome::Aborted => TxOutcome::Aborted,
-    };
-    let record = TxRecord { outcome, fingerprint: decision.fingerprint, decided_at: ceiling };
-    changes.records.push((&decision.id, record));
-}
-
-impl RaftStateMachine<RaftTypes> for StateMachine {
-    type SnapshotData = SnapshotHandle;
-    type SnapshotBuilder = Checkpointer;
+impl<M: Machine> RaftStateMachine<RaftTypes> for StateMachine<M> {
+    type SnapshotData = SnapshotData<M>;
+    type SnapshotBuilder = Durability<M>;
 
     async fn applied_state(&mut self) -> Result<(Option<RaftLogId>, StoredRaftMembership), io::Error> {
         Ok((self.last, self.membership.clone()))
@@ -122,39 +177,15 @@ impl RaftStateMachine<RaftTypes> for StateMachine {
     {
         while let Some((raft_entry, responder)) = entries.try_next().await? {
             let log_id = raft_entry.log_id();
-            let entry = match raft_entry.payload {
+            let command = match raft_entry.payload {
                 EntryPayload::Blank => None,
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredRaftMembership::new(Some(log_id), membership);
                     None
                 }
-                EntryPayload::Normal(command) => Some(Entry::decode(command.0).map_err(|error| {
-                    let detail = format!("log entry {}: {error}", log_id.index);
-                    self.applied.shared.fail(CohortError::Damaged { detail: detail.clone() });
-                    io::Error::new(io::ErrorKind::InvalidData, detail)
-                })?),
+                EntryPayload::Normal(command) => Some(command.0),
             };
-            // A full disk is waited out: the entry is safe in the log, and its writers are told nothing wrong.
-            let mut waits = 0u32;
-            while let Err(error) = self.apply_entry(log_id, entry.as_ref()) {
-                if !error.is_full() {
-                    let error = CohortError::from(error);
-                    self.applied.shared.fail(error.clone());
-                    return Err(io::Error::other(error));
-                }
-                if let Some(failure) = self.applied.shared.failure() {
-                    return Err(io::Error::other(failure));
-                }
-                if waits.is_multiple_of(600) {
-                    tracing::warn!(%error, "an entry waits for room in the store; free disk space");
-                }
-                waits += 1;
-                self.applied.shared.set_store_full(Some(error.to_string()));
-                tokio::time::sleep(RETRY).await;
-            }
-            if 0 < waits {
-                self.applied.shared.set_store_full(None);
-            }
+            self.apply_entry(log_id, command).await?;
             if let Some(responder) = responder {
                 responder.send(());
             }
@@ -162,54 +193,88 @@ impl RaftStateMachine<RaftTypes> for StateMachine {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> Checkpointer {
-        Checkpointer {
-            rows: self.rows.clone(),
+    async fn get_snapshot_builder(&mut self) -> Durability<M> {
+        Durability {
+            machine: self.machine.clone(),
             log: self.log.clone(),
             membership: self.membership.clone(),
-            snapshot: self.snapshot.clone(),
+            applied: self.applied.clone(),
         }
     }
 
     async fn install_snapshot(
         &mut self,
-        _meta: &RaftSnapshotMeta,
-        _snapshot: SnapshotHandle,
+        meta: &RaftSnapshotMeta,
+        snapshot: SnapshotData<M>,
     ) -> Result<(), io::Error> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "a cohort of one has nobody to receive a snapshot from",
-        ))
+        let SnapshotData::Incoming(staged) = snapshot else {
+            // At its start Raft installs what it was told is durable if it is ahead of what is applied, which it never is.
+            return Ok(());
+        };
+        let place = Place {
+            origin: Origin::Received,
+            last: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+        };
+        let promoted = self.machine.promote(staged, encode_place(&place)).await;
+        promoted.map_err(|error| self.stop(error))?;
+        self.last = place.last;
+        self.membership = place.membership;
+        *locked(&self.applied.durable) = Some(meta.clone());
+        if let Some(last) = self.last {
+            self.note_leader(last.leader_id);
+        }
+        Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
-        Ok(locked(&self.snapshot).clone().map(|meta| Snapshot { meta, snapshot: SnapshotHandle }))
+    async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot<M>>, io::Error> {
+        if !self.applied.running.load(std::sync::atomic::Ordering::Acquire) {
+            let durable = locked(&self.applied.durable).clone();
+            return Ok(durable.map(|meta| Snapshot { meta, snapshot: SnapshotData::Mark }));
+        }
+        let view = match self.machine.view().await {
+            Ok(view) => view,
+            Err(error @ MachineError::Damaged(_)) => return Err(self.stop(error)),
+            Err(error) => {
+                // Nothing to be sent now; the sender comes back.
+                tracing::warn!(%error, "look at the store for a snapshot");
+                let durable = locked(&self.applied.durable).clone();
+                return Ok(durable.map(|meta| Snapshot { meta, snapshot: SnapshotData::Mark }));
+            }
+        };
+        let Some(place) = view.place() else { return Ok(None) };
+        let place = decode_place(place).map_err(|e| self.stop(MachineError::Damaged(e.to_string())))?;
+        let meta = SnapshotMeta { last_log_id: place.last, last_membership: place.membership };
+        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Outgoing(Arc::new(view)) }))
     }
 }
 
-/// Notes how far the store is durable.
-pub(crate) struct Checkpointer {
-    rows: Rows,
+/// Notes how far the machine is durable.
+pub(crate) struct Durability<M> {
+    machine: Arc<M>,
     log: LogStore,
     membership: StoredRaftMembership,
-    snapshot: Arc<Mutex<Option<RaftSnapshotMeta>>>,
+    applied: Arc<Applied>,
 }
 
-impl RaftSnapshotBuilder<RaftTypes> for Checkpointer {
-    type SnapshotData = SnapshotHandle;
+impl<M: Machine> RaftSnapshotBuilder<RaftTypes> for Durability<M> {
+    type SnapshotData = SnapshotData<M>;
 
-    async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
-        let (rows, log) = (self.rows.clone(), self.log.clone());
-        let last = tokio::task::spawn_blocking(move || match rows.durable_position().checked_sub(1) {
-            Some(index) => log.log_id(index),
-            None => Ok(None),
-        })
-        .await
-        .map_err(io::Error::other)??;
-        let mut snapshot = locked(&self.snapshot);
+    async fn build_snapshot(&mut self) -> Result<RaftSnapshot<M>, io::Error> {
+        let durable = self.machine.durable_position().checked_sub(1);
+        let hold = *locked(&self.applied.hold);
+        let index = match hold {
+            Some(hold) => durable.map(|index| index.min(hold)),
+            None => durable,
+        };
+        let last = match index {
+            Some(index) => self.log.log_id(index)?,
+            None => None,
+        };
+        let mut snapshot = locked(&self.applied.durable);
         let before = snapshot.as_ref().and_then(|meta| meta.last_log_id);
         let meta = SnapshotMeta { last_log_id: last.max(before), last_membership: self.membership.clone() };
         *snapshot = Some(meta.clone());
-        Ok(Snapshot { meta, snapshot: SnapshotHandle })
+        Ok(Snapshot { meta, snapshot: SnapshotData::Mark })
     }
 }

@@ -1,14 +1,15 @@
-//! What openraft's type parameters are for a cohort.
+//! What openraft's type parameters are for a group.
 
 use bytes::Bytes;
-use openraft::impls::{BoxedErrorSource, EmptyNode, InlineBatch, Vote, leader_id_adv};
+use openraft::impls::{BoxedErrorSource, InlineBatch, Vote, leader_id_adv};
 use openraft::raft::responder::Responder;
 use openraft::{
     EntryPayload, LogId, Membership, OptionalSend, RaftTypeConfig, StoredMembership, TokioRuntime,
 };
+use skein_model::HostId;
 use std::fmt;
 
-/// The bytes of a [`crate::entry::Entry`], as they travel and are stored.
+/// What was proposed, as it travels and is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Command(pub Bytes);
 
@@ -24,7 +25,8 @@ impl fmt::Display for Command {
     }
 }
 
-/// A cohort's configuration: hosts are nodes, addresses are the flock's business, entries are opaque bytes.
+/// A group's configuration: stores are nodes, each with the host that has it; addresses are the flock's business, entries are
+/// opaque bytes.
 #[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
 pub struct RaftTypes;
 
@@ -32,11 +34,11 @@ impl RaftTypeConfig for RaftTypes {
     type D = Command;
     type R = ();
     type NodeId = u64;
-    type Node = EmptyNode;
+    type Node = HostId;
     type Term = u64;
     type LeaderId = Leader;
     type Vote = RaftVote;
-    type Payload = EntryPayload<Command, u64, EmptyNode>;
+    type Payload = EntryPayload<Command, u64, HostId>;
     type Entry = openraft::Entry<Leader, Self::Payload>;
     type AsyncRuntime = TokioRuntime;
     type Responder<T>
@@ -53,9 +55,9 @@ impl RaftTypeConfig for RaftTypes {
 pub(crate) type Leader = leader_id_adv::LeaderId<u64, u64>;
 pub(crate) type RaftVote = Vote<Leader>;
 pub(crate) type RaftLogId = LogId<Leader>;
-pub(crate) type RaftEntry = openraft::Entry<Leader, EntryPayload<Command, u64, EmptyNode>>;
-pub(crate) type RaftMembership = Membership<u64, EmptyNode>;
-pub(crate) type StoredRaftMembership = StoredMembership<Leader, u64, EmptyNode>;
+pub(crate) type RaftEntry = openraft::Entry<Leader, EntryPayload<Command, u64, HostId>>;
+pub(crate) type RaftMembership = Membership<u64, HostId>;
+pub(crate) type StoredRaftMembership = StoredMembership<Leader, u64, HostId>;
 
 /// Calls back when an entry is applied or refused, on the task that found out: no channel, no wake-up in between.
 /// Raft drops it uncalled when it stops; what `done` captures has to notice.

@@ -97,11 +97,6 @@ impl Book {
         }
     }
 
-    /// Whether the contact was dialled, and nothing has come from it since.
-    pub(crate) fn doubts(&self, addr: Addr) -> bool {
-        self.find(addr).is_some_and(|at| at >= self.trusted())
-    }
-
     /// The contact was dialled, or does not answer.
     pub(crate) fn doubt(&mut self, addr: Addr) {
         if let Some(at) = self.find(addr) {

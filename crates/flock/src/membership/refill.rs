@@ -55,6 +55,11 @@ impl Refill {
         self.at
     }
 
+    /// Whether somebody was asked to let us in, and its walks may still be under way.
+    pub(super) fn joins(&self) -> bool {
+        self.by == By::Joining && self.under_way > 0
+    }
+
     /// Forgets about waiting.
     pub(super) fn hurry(&mut self) {
         *self = Self { died_at: self.died_at, ..Self::default() };

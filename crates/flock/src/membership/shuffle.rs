@@ -57,9 +57,9 @@ impl Membership {
         self.shuffle.at = self.shuffle.at.min(step.now + soon.mul_f64(step.rng.random_range(0.5..1.5)));
     }
 
-    /// A newcomer and its contact have become neighbours although the contact, we or the other, has not been there for
-    /// long either. Where that happens, everybody has only just come, and takes whoever is nearest: what grows is no
-    /// random graph. So each moves some times, once it has heard of peers farther away.
+    /// A newcomer became our neighbour, as its contact, while we were joining ourselves. Where that happens, everybody has
+    /// only just come, and takes whoever is nearest: what grows is no random graph. So we move some times, once we have
+    /// heard of peers farther away.
     pub(super) fn begin_to_move(&mut self) {
         self.shuffle.moves = self.config.moves;
     }
@@ -164,10 +164,6 @@ impl Membership {
             return;
         }
         self.shuffle.mend_at = step.now + self.config.mend_wait.mul_f64(step.rng.random_range(0.75..1.25));
-        if self.shuffle.moves == self.config.moves && self.book.len() >= self.config.contacts {
-            // It is a storm of joins that we saw begin: whoever came later was spread by walks.
-            self.shuffle.moves = 0;
-        }
         // Where all fit into a passive view, any overlay is as good as another.
         let moves = self.shuffle.moves > 0 && self.book.len() > self.config.passive;
         let doubted = self.book.doubted();

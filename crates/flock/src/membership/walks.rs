@@ -20,7 +20,7 @@ impl Membership {
         self.serve(step.now)?;
         self.forget_past_links(from, step);
         if self.links.len() < self.config.active {
-            if self.phase != Phase::Settled {
+            if self.phase != Phase::Settled && self.refill.joins() {
                 self.begin_to_move();
             }
             self.make_link(from, step);
@@ -146,11 +146,6 @@ impl Membership {
             return Err(self.disown(from, step));
         }
         if link.is_none() {
-            let contact = self.phase == Phase::Outside && self.book.doubts(from.addr);
-            if contact && known.len() < self.config.link_known {
-                // It had room, and hardly knows anybody.
-                self.begin_to_move();
-            }
             self.bring_up(from, step);
         }
         known.iter().for_each(|addr| self.hear_of(*addr, step));

@@ -9,9 +9,11 @@
 //! * [`scenario`]: files that say what happens and what it should come to; [`run`] carries them out and
 //!   [`measure`] names what is measured.
 //! * [`engine_speed`]: how fast the engine is by itself.
+//! * [`check`]: what clients saw, held against what a cell promises.
 //! * [`lab`]: a flock that a person plays with, for `skein flock-lab`.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod cluster;
 pub mod engine;
 pub mod engine_speed;

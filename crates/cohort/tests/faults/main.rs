@@ -11,7 +11,6 @@ mod closing;
 mod crashes;
 mod fsync;
 mod journal;
-mod linear;
 mod machine;
 mod order;
 mod purges;

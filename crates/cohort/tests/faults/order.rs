@@ -1,9 +1,9 @@
 //! Many clients at once, without faults: each row behaves as if calls came one at a time, and times agree with that.
 
-use crate::linear::{Action, Call, Version, check};
 use crate::machine::{Machine, Random, TABLE, json, op, put, seeds, soon, tx};
 use skein_cohort::{Cohort, Outcome};
 use skein_model::{Expect, Refusal, TxClock, WriteOp};
+use skein_sim::check::linear::{Action, Call, Version, check};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};

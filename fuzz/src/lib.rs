@@ -17,7 +17,7 @@ pub use log::log;
 
 use bytes::Bytes;
 use bytes_of::Take;
-use skein_cell::catalog::{CATALOG_FORMAT, Catalog, CatalogError};
+use skein_cell::catalog_of_one::{CATALOG_FORMAT, Catalog, CatalogError};
 use skein_cohort::Outcome;
 use skein_cohort::entry::{Entry, EntryBuilder};
 use skein_model::number::parse_u64;

@@ -1,7 +1,7 @@
 //! The cell from the point of view of one of its peers.
 
 use crate::api::*;
-use crate::catalog::{Catalog, Facts};
+use crate::catalog_of_one::{Catalog, Facts};
 use crate::errors::{PutAtlasError, PutSchemaError};
 use crate::horizons;
 use crate::luck::Luck;

@@ -1,7 +1,7 @@
 //! Why the catalog was not changed, and how a cohort's errors read from outside.
 
 use crate::api::CellError;
-use crate::catalog::CatalogError;
+use crate::catalog_of_one::CatalogError;
 use skein_cohort::CohortError;
 use skein_model::{AtlasError, SchemaError};
 use std::time::Duration;

@@ -6,13 +6,16 @@
 
 mod api;
 pub mod catalog;
+pub mod catalog_of_one;
 mod cell;
 mod errors;
 mod horizons;
+pub mod leaders;
 mod luck;
 mod options;
 mod space;
 mod status;
+pub mod supervisor;
 
 pub use api::{
     CellError, HostWeight, ReadReply, Readiness, ScanRequest, ScanWindow, TableInfo, TxOutcome, TxStatus,

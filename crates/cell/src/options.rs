@@ -1,7 +1,7 @@
 //! How a cell is opened, and why it might not open.
 
 use crate::CellError;
-use crate::catalog::CatalogError;
+use crate::catalog_of_one::CatalogError;
 use skein_model::{CellId, HostId, StoreId};
 use skein_storage::engine::EngineError;
 use skein_storage::log::LogError;

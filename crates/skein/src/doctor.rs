@@ -10,7 +10,7 @@ use crate::say;
 use crate::serve::{engine_exit, log_exit};
 use crate::trouble::{Exit, Trouble};
 use crate::units::Bytes;
-use skein_cell::catalog::{Catalog, CatalogError};
+use skein_cell::catalog_of_one::{Catalog, CatalogError};
 use skein_storage::disk::RealDisk;
 use skein_storage::engine::{Engine as _, EngineOptions, LsmEngine};
 use skein_storage::log::{Log, LogReport};

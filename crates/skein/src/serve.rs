@@ -15,7 +15,7 @@ use crate::say;
 use crate::signals::Stops;
 use crate::trouble::{Exit, Trouble};
 use crate::units::Bytes;
-use skein_cell::catalog::CatalogError;
+use skein_cell::catalog_of_one::CatalogError;
 use skein_cell::{Cell, CellError, CellOptions, OpenError};
 use skein_server::{MemoryBudget, Server, ServerConfig, install_metrics};
 use skein_storage::engine::EngineError;

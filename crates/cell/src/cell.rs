@@ -298,7 +298,7 @@ impl Cell {
 
     /// Runs one transaction. Repeating one with the same client-given ID answers the recorded outcome.
     pub async fn write(&self, tx: Transaction, deadline: Instant) -> Result<TxOutcome, CellError> {
-        Ok(match self.cohort(deadline).await?.write(tx, deadline).await? {
+        Ok(match self.cohort(deadline).await?.write(tx, false, deadline).await? {
             Outcome::Committed(time) => TxOutcome::Committed(time),
             Outcome::Refused(refusal) => TxOutcome::Refused(refusal),
             Outcome::Aborted => TxOutcome::Aborted,

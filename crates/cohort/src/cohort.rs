@@ -138,7 +138,7 @@ impl Cohort {
             term,
             log: log.clone(),
             room: options.room.clone(),
-            sequencer: Sequencer::new(options.run),
+            sequencer: Sequencer::new(term, options.run, 1),
             in_flight: Arc::new(Semaphore::new(options.entries_in_flight_max.max(1))),
             entry_transactions: metrics::histogram!("skein_entry_transactions"),
             entries: metrics::counter!("skein_entries_total"),
@@ -164,7 +164,16 @@ impl Cohort {
     }
 
     /// Runs a transaction and answers when its outcome is durable.
-    pub async fn write(&self, tx: Transaction, deadline: Instant) -> Result<Outcome, CohortError> {
+    ///
+    /// With `again` the transaction may have come here, or to another replica, before, or may yet come a second time:
+    /// if it has an outcome, that is the answer, and whatever becomes of it is recorded. Without, only for IDs that a
+    /// client chose.
+    pub async fn write(
+        &self,
+        tx: Transaction,
+        again: bool,
+        deadline: Instant,
+    ) -> Result<Outcome, CohortError> {
         let shared = &self.inner.shared;
         if let Some(refusal) = shared.refusal() {
             return Err(refusal);
@@ -178,10 +187,10 @@ impl Cohort {
         loop {
             // The order matters: what is applied after this line may or may not be seen by the look-ups.
             let mut observed = Observed { sequence: shared.applied(), rows: Vec::new() };
-            if tx.id_from_client
+            if (again || tx.id_from_client)
                 && let Some(record) = self.inner.rows.tx(&tx.id).map_err(|e| self.rows_error(e))?
             {
-                let outcome = recorded(&tx.id, record, Some(fingerprint))?;
+                let outcome = recorded(&tx.id, record, tx.id_from_client.then_some(fingerprint))?;
                 self.wait_visible(&outcome, &tx.id, deadline).await?;
                 return Ok(outcome);
             }
@@ -193,7 +202,7 @@ impl Cohort {
                 }
             }
             let (reply, answer) = oneshot::channel();
-            self.submit(Request::Write { tx: tx.clone(), fingerprint, observed, reply })?;
+            self.submit(Request::Write { tx: tx.clone(), again, fingerprint, observed, reply })?;
             match self.answer(answer, deadline, &tx.id).await? {
                 Reply::Done(outcome) => return Ok(outcome),
                 Reply::LookAgain => continue,
@@ -280,6 +289,47 @@ impl Cohort {
         })
     }
 
+    /// Settles a time to read at: `at`, or the present. Everything at or before it is applied, and no write will ever
+    /// get a time at or before it, whoever leads the cohort then.
+    ///
+    /// Errors: [`CohortError::FutureTime`] for a time too far ahead, [`CohortError::NotLeader`].
+    pub async fn promise(&self, at: Option<TxClock>, deadline: Instant) -> Result<TxClock, CohortError> {
+        self.read_time(at, deadline).await
+    }
+
+    /// The next rows of a scan at a fixed time, `spec.window.until`, from a position on, and where to go on; `None` at
+    /// the end. A chunk may be empty and still have a successor.
+    ///
+    /// Remembers nothing but that the history at that time has to stay readable for [`KEPT_FOR`](crate::KEPT_FOR), so
+    /// that whoever leads the cohort next can go on with the scan. Runs on the blocking pool, so that a long scan holds
+    /// up no write.
+    ///
+    /// Errors: [`CohortError::Gone`] when the history at that time is no longer kept, [`CohortError::NotLeader`].
+    pub async fn scan_chunk(
+        &self,
+        spec: ScanSpec,
+        from: ScanPosition,
+        budget: ChunkBudget,
+        deadline: Instant,
+    ) -> Result<(Vec<ScanRow>, Option<ScanPosition>), CohortError> {
+        let until = self.read_time(Some(spec.window.until), deadline).await?;
+        let rows = self.inner.rows.clone();
+        let own = rows.has_own_horizon(spec.table);
+        let pinned = self.inner.shared.pins.pin(spec.table, until, rows.horizon(spec.table), own);
+        let pin = pinned.map_err(|oldest| CohortError::Gone { oldest })?;
+        let chunk = tokio::task::spawn_blocking(move || {
+            let mut out = Vec::new();
+            rows.scan_chunk(&spec, &from, budget, &mut |row| out.push(row)).map(|next| (out, next))
+        });
+        let chunk = chunk.await.map_err(|e| damaged(format!("scan: {e}")))?;
+        let (out, next) = chunk.map_err(|error| self.inner.shared.note(error))?;
+        if next.is_some() {
+            // With too many scans under way it goes on as long as no horizon happens to pass it.
+            let _ = pin.keep(Instant::now());
+        }
+        Ok((out, next))
+    }
+
     /// Raises the oldest readable times to what `retain` says, in steps of [`Retain::step_micros`], and returns whether any rose.
     ///
     /// `tables` are those with a retention of their own; all others follow the default. A horizon never falls, and
@@ -291,7 +341,7 @@ impl Cohort {
     ) -> Result<bool, CohortError> {
         let now = TxClock(self.inner.shared.wall());
         let rows = &self.inner.rows;
-        let horizons = self.inner.shared.pins.intend(|pinned| {
+        let horizons = self.inner.shared.pins.intend(Instant::now(), |pinned| {
             let mut horizons = Vec::new();
             for (table, retain) in tables {
                 let wanted = retain.oldest_readable(now).min(pinned);

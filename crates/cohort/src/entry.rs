@@ -4,7 +4,7 @@
 //! cannot fail for what the rows hold. Layout (all integers little-endian), also drawn in `docs/FORMAT.md`:
 //!
 //! ```text
-//! | version u8 = 1 | proposer u64 | sequence u64 | ceiling u64 |
+//! | version u8 = 2 | term u64 | proposer u64 | sequence u64 | ceiling u64 |
 //! | decisions u32 | decision … |
 //! | horizons u32 | { flag u8 (0 default, 1 table) | table u64 | time u64 } … |
 //! decision: | id length u16 | id | fingerprint u64 | outcome u8 | time u64 | op u32 | writes u32 | write … |
@@ -12,6 +12,9 @@
 //! outcome:  0 committed at time, 1 collision at op, 2 stale at op with latest time, 3 aborted
 //! kind:     0 tombstone, 1 JSON value, 2 value with a content type
 //! ```
+//!
+//! Version 1, of the releases that knew no other replicas, has no term. Its entries count as proposed in the term that
+//! they were appended in.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use skein_model::limits::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, TX_ID_DIGITS_MAX, VALUE_BYTES_MAX};
@@ -19,7 +22,7 @@ use skein_model::{ContentType, Refusal, TableId, TxClock, TxId, Value};
 use std::sync::Arc;
 
 /// Newest layout that this build reads and writes.
-pub const ENTRY_VERSION: u8 = 1;
+pub const ENTRY_VERSION: u8 = 2;
 
 const _: () = assert!(KEY_BYTES_MAX <= u16::MAX as usize, "a key's length has to fit in 16 bits");
 const _: () = assert!(TX_ID_DIGITS_MAX / 2 <= u16::MAX as usize, "an ID's length has to fit in 16 bits");
@@ -62,7 +65,10 @@ pub struct Decision {
 /// One Raft entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The host that proposed it.
+    /// The term in which its proposer led. Appended in another term, the entry is void: it changes nothing anywhere.
+    /// `None` for version 1.
+    pub term: Option<u64>,
+    /// The run of the replica that proposed it: drawn at random when the replica was opened.
     pub proposer: u64,
     /// The proposer's own count of entries since it started; recognises its entry when it is applied.
     pub sequence: u64,
@@ -105,9 +111,10 @@ pub struct EntryBuilder {
 
 impl EntryBuilder {
     /// An entry without decisions.
-    pub fn new(proposer: u64, sequence: u64) -> EntryBuilder {
+    pub fn new(term: u64, proposer: u64, sequence: u64) -> EntryBuilder {
         let mut bytes = BytesMut::with_capacity(512);
         bytes.put_u8(ENTRY_VERSION);
+        bytes.put_u64_le(term);
         bytes.put_u64_le(proposer);
         bytes.put_u64_le(sequence);
         let ceiling_at = bytes.len();
@@ -216,6 +223,11 @@ impl Reader {
 }
 
 impl Entry {
+    /// Whether the entry counts when it is found appended in `term`; see [`Entry::term`].
+    pub fn counts_in(&self, term: u64) -> bool {
+        self.term.is_none_or(|proposed_in| proposed_in == term)
+    }
+
     /// Reads an entry; values and keys share `bytes`' memory.
     pub fn decode(bytes: Bytes) -> Result<Entry, EntryError> {
         let mut r = Reader(bytes);
@@ -226,6 +238,7 @@ impl Entry {
         if version == 0 {
             return Err(EntryError::Malformed { what: "version" });
         }
+        let term = if version == 1 { None } else { Some(r.u64("term")?) };
         let proposer = r.u64("proposer")?;
         let sequence = r.u64("sequence")?;
         let ceiling = TxClock(r.u64("ceiling")?);
@@ -250,7 +263,7 @@ impl Entry {
         if !r.0.is_empty() {
             return Err(EntryError::Malformed { what: "end" });
         }
-        Ok(Entry { proposer, sequence, ceiling, horizons, decisions })
+        Ok(Entry { term, proposer, sequence, ceiling, horizons, decisions })
     }
 }
 
@@ -340,7 +353,7 @@ mod tests {
     }
 
     fn encode(entry: &Entry) -> Bytes {
-        let mut builder = EntryBuilder::new(entry.proposer, entry.sequence);
+        let mut builder = EntryBuilder::new(entry.term.unwrap_or_default(), entry.proposer, entry.sequence);
         builder.horizons(&entry.horizons);
         for d in &entry.decisions {
             builder.decision(&d.id, d.fingerprint, &d.outcome, d.writes.len());
@@ -354,13 +367,23 @@ mod tests {
     proptest! {
         #[test]
         fn an_entry_comes_back_as_it_was(
-            proposer: u64, sequence: u64, ceiling: u64,
+            term: u64, proposer: u64, sequence: u64, ceiling: u64,
             horizons in proptest::collection::vec((proptest::option::of(any::<u64>()), any::<u64>()), 0..3),
             decisions in proptest::collection::vec(decision(), 0..4),
         ) {
             let horizons = horizons.into_iter().map(|(t, h)| (t.map(TableId), TxClock(h))).collect();
-            let entry = Entry { proposer, sequence, ceiling: TxClock(ceiling), horizons, decisions };
+            let entry = Entry { term: Some(term), proposer, sequence, ceiling: TxClock(ceiling), horizons, decisions };
             prop_assert_eq!(Entry::decode(encode(&entry)), Ok(entry));
+        }
+
+        #[test]
+        fn an_entry_of_version_1_is_read_and_counts_in_any_term(decisions in proptest::collection::vec(decision(), 0..4), term: u64) {
+            let entry = Entry { term: None, proposer: 1, sequence: 2, ceiling: TxClock(3), horizons: vec![], decisions };
+            let now = encode(&entry);
+            let then = [&[1u8][..], &now[9..]].concat();
+            let read = Entry::decode(Bytes::from(then));
+            prop_assert_eq!(read.as_ref(), Ok(&entry));
+            prop_assert!(entry.counts_in(term));
         }
 
         #[test]
@@ -370,7 +393,7 @@ mod tests {
 
         #[test]
         fn an_entry_cut_short_is_refused(decisions in proptest::collection::vec(decision(), 1..3), cut in 1..40usize) {
-            let entry = Entry { proposer: 1, sequence: 2, ceiling: TxClock(3), horizons: vec![], decisions };
+            let entry = Entry { term: Some(5), proposer: 1, sequence: 2, ceiling: TxClock(3), horizons: vec![], decisions };
             let bytes = encode(&entry);
             prop_assert!(Entry::decode(bytes.slice(..bytes.len() - cut.min(bytes.len()))).is_err());
         }
@@ -383,12 +406,19 @@ mod tests {
             Outcome::Refused(Refusal::Stale { op: 0, latest: TxClock(1) }),
             Outcome::Aborted,
         ] {
-            let mut builder = EntryBuilder::new(1, 2);
+            let mut builder = EntryBuilder::new(5, 1, 2);
             builder.decision(&TxId::from_be_bytes(&[1]), 0, &outcome, 1);
             builder.write(TableId(1), b"key", None);
             let malformed = EntryError::Malformed { what: "write count" };
             assert_eq!(Entry::decode(builder.finish(TxClock(3))), Err(malformed), "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn an_entry_counts_in_the_term_of_its_proposer_only() {
+        let entry = Entry::decode(EntryBuilder::new(5, 1, 2).finish(TxClock(3))).unwrap();
+        assert!(entry.counts_in(5));
+        assert!(!entry.counts_in(4) && !entry.counts_in(6));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::group::{Failure, GroupError};
 use crate::machine::MachineError;
+use crate::peers::Replica;
 use skein_model::{FutureTime, TxClock, TxId};
 use skein_storage::engine::EngineError;
 use skein_storage::log::LogError;
@@ -65,6 +66,12 @@ pub enum CohortError {
         /// What failed.
         detail: String,
     },
+    /// This replica does not lead the cohort. Nothing was written; ask the leader.
+    #[error("this replica does not lead the cohort{}", leader.map(|l| format!("; {} does", l.host)).unwrap_or_default())]
+    NotLeader {
+        /// Who leads it, as far as this replica knows.
+        leader: Option<Replica>,
+    },
     /// The cohort is closing. Nothing was written.
     #[error("the cohort is closing")]
     Closing,
@@ -82,6 +89,7 @@ impl CohortError {
             | CohortError::Full { .. }
             | CohortError::Overloaded { .. }
             | CohortError::IdReused { .. }
+            | CohortError::NotLeader { .. }
             | CohortError::Closing => false,
         }
     }

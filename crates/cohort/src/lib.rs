@@ -34,5 +34,6 @@ mod shared;
 pub use cohort::{Cohort, CohortOptions, Read, Scan, ScanOptions};
 pub use entry::Outcome;
 pub use error::CohortError;
+pub use pins::KEPT_FOR;
 pub use proposer::Room;
 pub use shared::WallClock;

@@ -24,6 +24,8 @@ const TAKE_MAX: usize = 4096;
 pub(crate) enum Request {
     Write {
         tx: Arc<Transaction>,
+        /// It may have come before, or may come again.
+        again: bool,
         fingerprint: u64,
         observed: Observed,
         reply: oneshot::Sender<Reply>,
@@ -157,11 +159,12 @@ impl Proposer {
         let before = self.sequencer.bytes();
         let wall = self.shared.wall();
         match request {
-            Request::Write { tx, fingerprint, observed, reply } => {
+            Request::Write { tx, again, fingerprint, observed, reply } => {
                 if reply.is_closed() {
                     return; // The client was told that the time ran out; it is still undecided.
                 }
-                let verdict = self.sequencer.write(wall, &self.shared.clock, &tx, fingerprint, &observed);
+                let clock = &self.shared.clock;
+                let verdict = self.sequencer.write(wall, clock, &tx, again, fingerprint, &observed);
                 self.answer(verdict, tx.id.clone(), reply, building);
             }
             Request::Resolve { id, observed, reply } => {

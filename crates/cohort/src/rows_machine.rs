@@ -27,6 +27,8 @@ impl RowsMachine {
             ),
             None => None,
         };
+        // A void entry is as good as one of Raft's own.
+        let entry = entry.filter(|entry| entry.counts_in(at.term));
         let mut changes = Changes::at(position, at.place);
         if let Some(entry) = &entry {
             changes.ceiling = Some(entry.ceiling);

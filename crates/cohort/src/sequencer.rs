@@ -82,6 +82,7 @@ struct Proposed {
 /// The state; one per cohort, in the hands of its leader.
 #[derive(Debug)]
 pub struct Sequencer {
+    term: u64,
     proposer: u64,
     /// Sequence of the entry being built.
     sequence: u64,
@@ -95,13 +96,18 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// A sequencer that has proposed nothing; `proposer` must differ from that of every earlier one.
-    pub fn new(proposer: u64) -> Sequencer {
+    /// A sequencer that has proposed nothing, for the leader of `term`.
+    ///
+    /// `proposer` is that of no other run, and `first`, at least 1, lies above every sequence that this run has
+    /// used, so that a look-up made for an earlier leader of the same run is known to be too old.
+    pub fn new(term: u64, proposer: u64, first: u64) -> Sequencer {
+        let before = first.saturating_sub(1);
         Sequencer {
+            term,
             proposer,
-            sequence: 1,
-            applied: 0,
-            forgotten: 0,
+            sequence: before + 1,
+            applied: before,
+            forgotten: before,
             rows: HashMap::new(),
             transactions: HashMap::new(),
             memory: VecDeque::new(),
@@ -137,11 +143,16 @@ impl Sequencer {
     }
 
     /// Judges a transaction and, unless it is to be looked up again, puts it into the entry being built.
+    ///
+    /// `again` says that the transaction may have come before, or may come again: its outcome is then recorded whatever
+    /// it is, as is that of every ID chosen by a client. Otherwise somebody could be told of a refusal that a delayed
+    /// duplicate makes untrue.
     pub fn write(
         &mut self,
         wall: u64,
         clock: &Mutex<CohortClock>,
         tx: &Transaction,
+        again: bool,
         fingerprint: u64,
         observed: &Observed,
     ) -> Verdict {
@@ -149,7 +160,8 @@ impl Sequencer {
             return verdict;
         }
         let depends = depends_on_rows(tx);
-        if (depends || tx.id_from_client) && observed.sequence < self.forgotten {
+        let recorded = again || tx.id_from_client;
+        if (depends || recorded) && observed.sequence < self.forgotten {
             return Verdict::LookAgain;
         }
         let mut latest_max = TxClock::ZERO;
@@ -158,7 +170,7 @@ impl Sequencer {
             latest_max = max;
             if let Some(refusal) = refusal {
                 let outcome = Outcome::Refused(refusal);
-                if !tx.id_from_client {
+                if !recorded {
                     // Nothing to record, but the versions that refused it must themselves become true first.
                     return Verdict::Decided { outcome, sequence: newest_entry };
                 }
@@ -220,9 +232,9 @@ impl Sequencer {
     }
 
     fn open(&mut self) -> (&mut EntryBuilder, &mut Proposed) {
-        let (proposer, sequence) = (self.proposer, self.sequence);
+        let (term, proposer, sequence) = (self.term, self.proposer, self.sequence);
         let (builder, proposed) = self.building.get_or_insert_with(|| {
-            (EntryBuilder::new(proposer, sequence), Proposed { sequence, ..Proposed::default() })
+            (EntryBuilder::new(term, proposer, sequence), Proposed { sequence, ..Proposed::default() })
         });
         (builder, proposed)
     }

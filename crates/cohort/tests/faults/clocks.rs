@@ -58,7 +58,7 @@ fn a_read_at_a_named_time_is_repeatable_after_a_crash_with_the_clock_set_back() 
     let machine = Machine::new();
     let (promised, before) = on_runtime(async {
         let cohort = machine.start().await;
-        cohort.write(put(1, "k", "one"), soon()).await.unwrap();
+        cohort.write(put(1, "k", "one"), false, soon()).await.unwrap();
         // Four minutes ahead is still acceptable.
         let promised = TxClock(EPOCH + 240 * SECOND);
         let before = cohort.read(TABLE, b"k", Some(promised), soon()).await.unwrap();
@@ -68,7 +68,7 @@ fn a_read_at_a_named_time_is_repeatable_after_a_crash_with_the_clock_set_back() 
     machine.set_wall(EPOCH - HOUR);
     on_runtime(async {
         let cohort = machine.start().await;
-        let Outcome::Committed(time) = cohort.write(put(2, "k", "two"), soon()).await.unwrap() else {
+        let Outcome::Committed(time) = cohort.write(put(2, "k", "two"), false, soon()).await.unwrap() else {
             panic!("a plain put is committed")
         };
         assert!(promised < time);
@@ -84,12 +84,12 @@ fn a_read_beside_a_write_that_a_crash_takes_away_is_repeatable_too() {
         let machine = Machine::new();
         let (crashed, before) = on_runtime(async {
             let cohort = machine.start().await;
-            cohort.write(put(1, "k", "one"), soon()).await.unwrap();
+            cohort.write(put(1, "k", "one"), false, soon()).await.unwrap();
             machine.advance(HOUR);
             let held = machine.hold_syncs();
             let writer = tokio::spawn({
                 let cohort = cohort.clone();
-                async move { cohort.write(put(2, "k", "two"), soon()).await }
+                async move { cohort.write(put(2, "k", "two"), false, soon()).await }
             });
             held.reached().await;
             // Just before the time of the write under way; it is after what any entry in the log allows to promise.
@@ -114,7 +114,8 @@ fn a_read_beside_a_write_that_a_crash_takes_away_is_repeatable_too() {
         on_runtime(async {
             let cohort = crashed.start().await;
             assert_eq!(cohort.tx_status(id(2), soon()).await.unwrap(), Outcome::Aborted);
-            let Outcome::Committed(time) = cohort.write(put(3, "k", "three"), soon()).await.unwrap() else {
+            let Outcome::Committed(time) = cohort.write(put(3, "k", "three"), false, soon()).await.unwrap()
+            else {
                 panic!("a plain put is committed")
             };
             assert!(before.read_time < time, "{time} was given, and {} had been read", before.read_time);

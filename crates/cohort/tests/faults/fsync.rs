@@ -96,7 +96,7 @@ fn a_read_that_needs_a_higher_ceiling_when_the_log_fails_says_why_it_cannot_have
     let machine = Machine::new();
     on_runtime(async {
         let cohort = machine.start().await;
-        cohort.write(put(1, "a", "before"), soon()).await.unwrap();
+        cohort.write(put(1, "a", "before"), false, soon()).await.unwrap();
         machine.advance(HOUR);
         machine.disk.fail_sync_after(0);
         let at = TxClock(EPOCH + HOUR);

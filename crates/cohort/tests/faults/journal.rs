@@ -44,7 +44,7 @@ impl Journal {
     ) -> Result<Outcome, CohortError> {
         self.add(Event::Sent(tx.clone()));
         let id = tx.id.clone();
-        let outcome = cohort.write(tx, deadline).await?;
+        let outcome = cohort.write(tx, false, deadline).await?;
         self.add(Event::Told(id, outcome.clone()));
         Ok(outcome)
     }

@@ -54,25 +54,25 @@ async fn client(machine: Machine, cohort: Cohort, recorder: Recorder, seed: u64,
                 seen.insert(key, read.time);
             }
             4 | 5 => {
-                let outcome = cohort.write(tx, soon()).await.unwrap();
+                let outcome = cohort.write(tx, false, soon()).await.unwrap();
                 let time = committed(&outcome).unwrap();
                 recorder.add(key, invoked, Action::Write(Version { time: time.0, live: true }), time);
                 seen.insert(key, time);
             }
             6 => {
                 tx.ops[0].op = WriteOp::Delete;
-                let outcome = cohort.write(tx, soon()).await.unwrap();
+                let outcome = cohort.write(tx, false, soon()).await.unwrap();
                 let time = committed(&outcome).unwrap();
                 recorder.add(key, invoked, Action::Write(Version { time: time.0, live: false }), time);
             }
             7 => {
                 tx.ops[0].op = WriteOp::Create(json("created"));
-                let time = committed(&cohort.write(tx, soon()).await.unwrap());
+                let time = committed(&cohort.write(tx, false, soon()).await.unwrap());
                 recorder.add(key, invoked, Action::Create(time.map(|t| t.0)), time.unwrap_or_default());
             }
             _ => {
                 tx.ops[0].expect = vec![Expect::VersionIn(vec![known])];
-                let outcome = cohort.write(tx, soon()).await.unwrap();
+                let outcome = cohort.write(tx, false, soon()).await.unwrap();
                 let (result, at) = match &outcome {
                     Outcome::Committed(time) => (Ok(time.0), *time),
                     Outcome::Refused(Refusal::Stale { latest, .. }) => (Err(latest.0), TxClock::ZERO),
@@ -170,7 +170,7 @@ fn a_batch_is_seen_whole_or_not_at_all_at_any_time_read() {
                         let value = json(&format!("{client}.{step}"));
                         let ops = ["p", "q"].map(|key| op(key, WriteOp::Update(value.clone())));
                         let number = (seed << 32) + (client << 16) + step;
-                        cohort.write(tx(number, ops.to_vec()), soon()).await.unwrap();
+                        cohort.write(tx(number, ops.to_vec()), false, soon()).await.unwrap();
                     }
                 })
             };

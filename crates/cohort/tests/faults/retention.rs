@@ -11,7 +11,7 @@ const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 async fn write_all(cohort: &Cohort, first: u64, value: &str) -> TxClock {
     let ops = KEYS.map(|key| op(key, WriteOp::Update(json(value))));
-    match cohort.write(tx(first, ops.to_vec()), soon()).await.unwrap() {
+    match cohort.write(tx(first, ops.to_vec()), false, soon()).await.unwrap() {
         Outcome::Committed(time) => time,
         other => panic!("{other:?}"),
     }
@@ -68,7 +68,7 @@ fn a_scan_under_way_keeps_its_snapshot_while_the_horizon_wants_to_pass() {
         let first = under_way.next(ChunkBudget { rows: 1, bytes: 1 }).await.unwrap();
         assert_eq!(first.len(), 1);
         write_all(&cohort, 2, "new").await;
-        cohort.write(tx(3, vec![op("f", WriteOp::Delete)]), soon()).await.unwrap();
+        cohort.write(tx(3, vec![op("f", WriteOp::Delete)]), false, soon()).await.unwrap();
 
         machine.advance(5 * DAY);
         write_all(&cohort, 4, "newest").await;
@@ -176,7 +176,7 @@ fn a_horizon_that_was_raised_stays_so_through_any_crash_and_drops_nothing_above_
             assert_eq!(read.value, Some(json("old")), "seed {seed}");
             let read = cohort.read(TABLE, b"a", Some(kept), soon()).await.unwrap();
             assert_eq!(read.value, Some(json("new")), "seed {seed}");
-            cohort.write(put(9, "a", "after"), soon()).await.unwrap();
+            cohort.write(put(9, "a", "after"), false, soon()).await.unwrap();
         });
     }
 }

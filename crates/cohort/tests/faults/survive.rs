@@ -115,10 +115,14 @@ pub async fn check(cohort: &Cohort, seen: &[Event], all: &[Event], what: &str) {
 
     // New writes come after everything seen and everything there.
     let newest = found.last_key_value().map_or(TxClock::ZERO, |(time, _)| *time);
-    let outcome = cohort.write(put(u64::MAX, "a", "after"), soon()).await.unwrap();
+    let outcome = cohort.write(put(u64::MAX, "a", "after"), false, soon()).await.unwrap();
     let Outcome::Committed(time) = outcome else { panic!("{what}: a plain put got {outcome:?}") };
     assert!(latest < time && newest < time, "{what}: {time} after {latest} was seen and {newest} written");
-    assert_eq!(cohort.write(put(u64::MAX, "a", "after"), soon()).await.unwrap(), outcome, "{what}: repeated");
+    assert_eq!(
+        cohort.write(put(u64::MAX, "a", "after"), false, soon()).await.unwrap(),
+        outcome,
+        "{what}: repeated"
+    );
     assert_eq!(cohort.tx_status(id(u64::MAX), soon()).await.unwrap(), outcome, "{what}");
     let read = cohort.read(TABLE, b"a", None, soon()).await.unwrap();
     assert_eq!(read.time, time, "{what}: the newest write is read");

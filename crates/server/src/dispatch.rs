@@ -13,7 +13,7 @@ use crate::reply::{empty, number_value, whole};
 use crate::route::{Found, Label, Port, Route, Verb, find};
 use crate::row::{self, RowName};
 use crate::warnings::Warnings;
-use crate::{batch, facts, scan};
+use crate::{batch, facts, scan, status};
 use bytes::Bytes;
 use http::header::{ALLOW, HeaderValue};
 use http::request::Parts;
@@ -278,6 +278,7 @@ async fn other(
         (Route::Peers, _) => facts::peers(state, query, true),
         (Route::Hosts, _) => facts::peers(state, query, false),
         (Route::Tables, _) => facts::tables(state).await,
+        (Route::Status, _) => status::status(state).await,
         (Route::Ping, _) => Ok(facts::ping()),
         (Route::Live, _) => Ok(facts::live()),
         (Route::Ready, _) => facts::ready(state),

@@ -32,6 +32,7 @@ mod route;
 mod row;
 mod scan;
 mod server;
+pub mod status;
 mod warnings;
 
 pub use config::ServerConfig;

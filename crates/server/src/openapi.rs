@@ -199,6 +199,7 @@ fn facts(route: Route, verb: Verb) -> Facts {
         },
         (Route::Schema, _) => plain("The schema, as it was put.", "text/plain", Some("Text")),
         (Route::Tables, _) => plain("The tables on this host.", json, None),
+        (Route::Status, _) => plain("How the cell is doing: peers, cohorts, moves, the catalog.", json, None),
         (Route::Ping, _) => plain("Answers pong.", "text/plain", Some("Text")),
         (Route::OpenApi, _) => plain("This document.", json, None),
         (Route::Live, _) => plain("Whether the process lives.", "text/plain", Some("Text")),

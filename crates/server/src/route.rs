@@ -20,6 +20,7 @@ pub(crate) enum Route {
     Hosts,
     Schema,
     Tables,
+    Status,
     Ping,
     OpenApi,
     Live,
@@ -108,7 +109,7 @@ const fn read_put(route: Route, paths: &'static [&'static str], ports: &'static 
 }
 
 /// Everything that is served.
-pub(crate) static ROUTES: [RouteSpec; 16] = [
+pub(crate) static ROUTES: [RouteSpec; 17] = [
     RouteSpec { route: Route::Table, paths: &["/table/{table}"], ports: DATA, verbs: ROW, allow: ALLOW_ROW },
     RouteSpec { route: Route::Row, paths: &["/{name}/{key}"], ports: DATA, verbs: ROW, allow: ALLOW_ROW },
     read(Route::Scan, &["/{name}"], DATA),
@@ -126,6 +127,7 @@ pub(crate) static ROUTES: [RouteSpec; 16] = [
     read(Route::Hosts, &["/hosts"], DATA),
     read_put(Route::Schema, &["/admin/schema", "/admin/treode/schema"], ADMIN),
     read(Route::Tables, &["/admin/tables", "/admin/treode/tables"], ADMIN),
+    read(Route::Status, &["/admin/status"], ADMIN),
     read(Route::Ping, &["/admin/ping"], ADMIN),
     read(Route::OpenApi, &["/openapi.json"], BOTH),
     read(Route::Live, &["/health/live"], BOTH),
@@ -193,6 +195,7 @@ pub(crate) enum Label {
     Hosts,
     Schema,
     Tables,
+    Status,
     Ping,
     OpenApi,
     Live,
@@ -203,7 +206,7 @@ pub(crate) enum Label {
 
 impl Label {
     /// All of them; `ALL[label as usize]` is the label.
-    pub(crate) const ALL: [Label; 15] = [
+    pub(crate) const ALL: [Label; 16] = [
         Label::Row,
         Label::Scan,
         Label::BatchWrite,
@@ -213,6 +216,7 @@ impl Label {
         Label::Hosts,
         Label::Schema,
         Label::Tables,
+        Label::Status,
         Label::Ping,
         Label::OpenApi,
         Label::Live,
@@ -233,6 +237,7 @@ impl Label {
             Route::Hosts => Label::Hosts,
             Route::Schema => Label::Schema,
             Route::Tables => Label::Tables,
+            Route::Status => Label::Status,
             Route::Ping => Label::Ping,
             Route::OpenApi => Label::OpenApi,
             Route::Live => Label::Live,
@@ -252,6 +257,7 @@ impl Label {
             Label::Hosts => "hosts",
             Label::Schema => "schema",
             Label::Tables => "tables",
+            Label::Status => "status",
             Label::Ping => "ping",
             Label::OpenApi => "openapi",
             Label::Live => "live",

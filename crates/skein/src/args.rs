@@ -34,6 +34,12 @@ pub enum Command {
     /// Write a table of a running server as JSON Lines, as it is now or as it was.
     #[command(after_help = EXPORT_HELP)]
     Export(ExportArgs),
+    /// Tell how a cell is doing: its peers, cohorts, moves and catalog.
+    #[command(after_help = "Example:\n  skein status --admin-url http://127.0.0.1:9990")]
+    Status(StatusArgs),
+    /// Show and change which peers hold which share of the rows.
+    #[command(after_help = ATLAS_HELP)]
+    Atlas(AtlasArgs),
     /// Check a stopped server's directory and say what is wrong with it.
     #[command(
         after_help = "Example:\n  skein doctor ./data\n\nExits with 0 if all is well and 5 if something is damaged."
@@ -72,6 +78,16 @@ Examples:
   skein export --table fruit --until 2026-01-31T12:00:00Z --out then.jsonl
 
 Each line is {\"key\":…,\"time\":…,\"value\":…}; `skein import --format rows` reads it back.";
+
+const ATLAS_HELP: &str = "\
+Examples:
+  skein atlas show
+  skein atlas plan --hosts 0xA,0xB,0xC      what growing a cell of one cohort would move
+  skein atlas apply wanted.json             move, and watch it
+  skein atlas cancel                        take back what is under way
+
+An atlas is a list of cohorts, a power of two of them, each an odd number of hosts: [{\"hosts\":[\"0xA\"]}].
+Rows are served during a move, and the old copies are deleted only when it is settled.";
 
 const FLOCK_LAB_HELP: &str = "\
 Examples:
@@ -281,6 +297,76 @@ fn parse_time(text: &str) -> Result<TxClock, String> {
     let time = humantime::parse_rfc3339_weak(text).map_err(|_| wrong())?;
     let since = time.duration_since(std::time::SystemTime::UNIX_EPOCH).map_err(|_| wrong())?;
     u64::try_from(since.as_micros()).map(TxClock).map_err(|_| wrong())
+}
+
+/// Where a server's admin port is.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArgs {
+    /// A server's admin port; any peer of the cell will do
+    #[arg(long, env = "SKEIN_ADMIN_URL", default_value = "http://127.0.0.1:9990", global = true)]
+    pub admin_url: String,
+}
+
+/// `skein status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Which server to ask.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// As JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `skein atlas`.
+#[derive(Debug, Args)]
+pub struct AtlasArgs {
+    /// Which server to ask.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: AtlasVerb,
+}
+
+/// What to do with the atlas.
+#[derive(Debug, Subcommand)]
+pub enum AtlasVerb {
+    /// The cohorts, and where they are going
+    Show,
+    /// What a new atlas would move; changes nothing
+    Plan {
+        /// The new atlas.
+        #[command(flatten)]
+        wanted: Wanted,
+    },
+    /// Ask for a new atlas, after showing what it moves, and watch until it is settled
+    Apply {
+        /// The new atlas.
+        #[command(flatten)]
+        wanted: Wanted,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Do not watch
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Show the moves under way until everything is settled; ending this ends no move
+    Watch,
+    /// Leave every cohort where its rows are now
+    Cancel,
+}
+
+/// An atlas that somebody wants.
+#[derive(Debug, Clone, Args)]
+pub struct Wanted {
+    /// The atlas as JSON, or - for standard input
+    #[arg(required_unless_present = "hosts", conflicts_with = "hosts")]
+    pub file: Option<PathBuf>,
+    /// One cohort of these hosts
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub hosts: Vec<HostId>,
 }
 
 /// `skein doctor`.

@@ -2,7 +2,7 @@
 //! in the `cell` crate and those below it, its HTTP face in `server`.
 //!
 //! Read [`args`] for what can be asked, then [`serve`] for a server's life from lock to last request,
-//! [`import`] and [`export`] for rows in and out, [`flock_lab`] for the page on gossip, and [`trouble`] for what is said
+//! [`import`] and [`export`] for rows in and out, [`status`] and [`atlas`] for a whole cell, [`flock_lab`] for the page on gossip, and [`trouble`] for what is said
 //! when something fails.
 //!
 //! The allocator is mimalloc: requests cost the server about an eighth less processor time than with the system's
@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod atlas;
 mod client;
 mod config;
 mod doctor;
@@ -22,6 +23,7 @@ mod memory;
 mod say;
 mod serve;
 mod signals;
+mod status;
 mod tables;
 mod trouble;
 mod units;
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
             outcome
         }),
         Command::Export(args) => small_runtime().and_then(|runtime| runtime.block_on(export::run(args))),
+        Command::Status(args) => small_runtime().and_then(|runtime| runtime.block_on(status::run(args))),
+        Command::Atlas(args) => small_runtime().and_then(|runtime| runtime.block_on(atlas::run(args))),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => small_runtime().and_then(|runtime| {
             runtime

@@ -13,20 +13,20 @@ use skein_cohort::{Cohort as CohortHandle, CohortOptions, Outcome, ScanOptions};
 use skein_model::{
     Atlas, CellId, Cohort, GroupId, HostId, HybridClock, Schema, Slice, TableId, Transaction, TxClock, TxId,
 };
-use skein_storage::disk::{Disk, RealDisk};
-use skein_storage::engine::{EngineOptions, LsmEngine};
+use skein_storage::blocking;
+use skein_storage::drives::{Drives, RealDrives};
+use skein_storage::engine::EngineOptions;
 use skein_storage::log::{Log, LogOptions};
 use skein_storage::rows::{ChunkBudget, Rows, ScanRow};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// The group number of the cell's only cohort in the shared log.
-const COHORT_GROUP: u64 = 1;
+/// The Raft group of the cell's only cohort.
+const COHORT_GROUP: GroupId = GroupId::FIRST;
 
 /// A handle on the cell; clones share it.
 #[derive(Clone)]
@@ -40,6 +40,7 @@ pub(crate) struct Inner {
     facts: RwLock<Facts>,
     /// Held while the catalog changes, so that changes come one after another.
     changing: Mutex<()>,
+    drives: Arc<dyn Drives>,
     log: Log,
     rows: Rows,
     space: Arc<Space>,
@@ -68,7 +69,7 @@ impl Inner {
             *inner.facts.write().unwrap_or_else(PoisonError::into_inner) = facts;
             Ok(())
         };
-        tokio::task::spawn_blocking(store)
+        blocking(store)
             .await
             .map_err(|e| CellError::DiskFailed { detail: format!("change the catalog: {e}") })?
     }
@@ -87,7 +88,7 @@ impl Inner {
             waiting_max: self.options.waiting_max,
             checkpoint_log_bytes: self.options.checkpoint_log_bytes,
         };
-        let cohort = CohortHandle::open(self.log.group(COHORT_GROUP), self.rows.clone(), options).await?;
+        let cohort = CohortHandle::open(self.log.group(COHORT_GROUP.0), self.rows.clone(), options).await?;
         self.cohort.send_replace(Some(cohort));
         Ok(())
     }
@@ -97,44 +98,37 @@ impl Inner {
     }
 }
 
-/// A disk, by the directory it is.
-fn open_disk(dir: &Path) -> Result<Arc<dyn Disk>, OpenError> {
-    let io = |source| OpenError::Io { verb: "open", path: dir.to_owned(), source };
-    std::fs::create_dir_all(dir).map_err(io)?;
-    Ok(Arc::new(RealDisk::open(dir).map_err(io)?))
-}
-
 impl Cell {
     /// Opens the store, repairs what a crash may have left, and, if the atlas names this host, serves rows when
     /// this returns.
     ///
-    /// The store's directory holds `catalog`, `log/` and `store/`; see `docs/FORMAT.md`.
+    /// The store's directory holds `catalog`, `log/` and `cohorts/`; see `docs/FORMAT.md`.
     pub async fn open(options: CellOptions) -> Result<Cell, OpenError> {
         let catalog = Catalog::in_dir(&options.dir);
         let facts = catalog.load()?;
-        let log_disk = open_disk(&options.dir.join("log"))?;
-        let space = Space::new(log_disk.clone(), options.disk_reserve_bytes);
         let log_options = LogOptions {
             segment_bytes: options.log_segment_bytes,
             cache_bytes: options.log_cache_bytes,
             ..LogOptions::default()
         };
-        let store_dir = options.dir.join("store");
         let engine_options = EngineOptions {
             cache_bytes: options.cache_bytes,
             write_buffer_bytes: options.write_buffer_bytes,
             ..EngineOptions::default()
         };
-        let open = move || -> Result<(Log, Rows), OpenError> {
-            let log = Log::open(log_disk, log_options)?;
-            let engine = LsmEngine::open(&store_dir, engine_options)?;
-            Ok((log, Rows::open(Arc::new(engine))?))
+        let dir = options.dir.clone();
+        let open = move || -> Result<(RealDrives, Log, Rows), OpenError> {
+            let drives = RealDrives::open(&dir, engine_options)?;
+            let log = Log::open(drives.log_disk(), log_options)?;
+            let rows = Rows::open(drives.open(COHORT_GROUP)?)?;
+            Ok((drives, log, rows))
         };
-        let (log, rows) = tokio::task::spawn_blocking(open).await.map_err(|e| OpenError::Io {
+        let (drives, log, rows) = blocking(open).await.map_err(|e| OpenError::Io {
             verb: "open",
             path: options.dir.clone(),
-            source: std::io::Error::other(e),
+            source: e.into(),
         })??;
+        let space = Space::new(drives.log_disk(), options.disk_reserve_bytes);
         // A cohort starts only after the catalog that names it is durable.
         if !log.groups().is_empty() {
             catalog.check_is_there()?;
@@ -143,6 +137,7 @@ impl Cell {
             catalog,
             facts: RwLock::new(facts),
             changing: Mutex::new(()),
+            drives: Arc::new(drives),
             log,
             rows,
             space: space.clone(),
@@ -332,7 +327,7 @@ impl Cell {
     /// The tables that hold rows on this host.
     pub async fn tables(&self) -> Result<Vec<TableInfo>, CellError> {
         let rows = self.inner.rows.clone();
-        let tables = tokio::task::spawn_blocking(move || rows.tables())
+        let tables = blocking(move || rows.tables())
             .await
             .map_err(|e| CellError::DiskFailed { detail: e.to_string() })?
             .map_err(|e| CellError::from(skein_cohort::CohortError::from(e)))?;
@@ -372,7 +367,7 @@ impl Cell {
             cohorts: cohorts
                 .map(|(index, state)| CohortStatus {
                     index,
-                    group: GroupId(COHORT_GROUP),
+                    group: COHORT_GROUP,
                     state: state.clone(),
                     leader,
                     preferred: leader,
@@ -424,7 +419,7 @@ impl Cell {
         let log = self.inner.log.stats();
         metrics::gauge!("skein_log_bytes").set(log.bytes_on_disk as f64);
         metrics::gauge!("skein_log_live_bytes").set(log.live_bytes as f64);
-        self.inner.rows.stats();
+        self.inner.drives.stats();
         if let Some(cohort) = self.inner.cohort() {
             metrics::gauge!("skein_log_replay_bytes").set(cohort.log_bytes_since_checkpoint() as f64);
         }
@@ -446,7 +441,7 @@ impl Cell {
             tracing::warn!("stopping while superseded versions are being reclaimed; that is harmless");
         }
         let log = self.inner.log.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || log.close()).await {
+        if let Err(error) = blocking(move || log.close()).await {
             tracing::error!(%error, "close the log");
         }
     }

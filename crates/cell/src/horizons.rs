@@ -78,7 +78,7 @@ async fn reclaim(cohort: &Cohort) -> Result<(), String> {
     // What a crash could forget may not be dropped for: first make the horizons durable.
     cohort.checkpoint().await.map_err(|e| e.to_string())?;
     let rows = cohort.rows().clone();
-    tokio::task::spawn_blocking(move || rows.reclaim())
+    skein_storage::blocking(move || rows.reclaim())
         .await
         .map_err(|e| e.to_string())?
         .map_err(|e| e.to_string())

@@ -3,7 +3,7 @@
 use crate::CellError;
 use crate::catalog_of_one::CatalogError;
 use skein_model::{CellId, HostId, StoreId};
-use skein_storage::engine::EngineError;
+use skein_storage::drives::DrivesError;
 use skein_storage::log::LogError;
 use skein_storage::rows::RowsError;
 use std::net::SocketAddr;
@@ -108,9 +108,9 @@ pub enum OpenError {
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The store's engine.
+    /// The drives, or the engine of a store on them.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Drives(#[from] DrivesError),
     /// The store's rows.
     #[error(transparent)]
     Rows(#[from] RowsError),

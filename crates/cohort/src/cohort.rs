@@ -518,7 +518,7 @@ impl Scan {
     pub async fn next(&mut self, budget: ChunkBudget) -> Result<Vec<ScanRow>, CohortError> {
         while let Some(from) = self.next.take() {
             let (rows, spec) = (self.rows.clone(), self.spec.clone());
-            let chunk = tokio::task::spawn_blocking(move || {
+            let chunk = skein_storage::blocking(move || {
                 let mut out = Vec::new();
                 rows.scan_chunk(&spec, &from, budget, &mut |row| out.push(row)).map(|next| (out, next))
             });

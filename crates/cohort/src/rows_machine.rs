@@ -97,7 +97,7 @@ impl Machine for RowsMachine {
 
     async fn checkpoint(&self) -> Result<(), MachineError> {
         let rows = self.rows.clone();
-        let done = tokio::task::spawn_blocking(move || rows.checkpoint()).await;
+        let done = skein_storage::blocking(move || rows.checkpoint()).await;
         match done {
             Ok(done) => done.map(|_| ()).map_err(machine_error),
             Err(error) => Err(MachineError::Failed(format!("checkpoint: {error}"))),

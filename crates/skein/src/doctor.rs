@@ -11,9 +11,12 @@ use crate::serve::{engine_exit, log_exit};
 use crate::trouble::{Exit, Trouble};
 use crate::units::Bytes;
 use skein_cell::catalog_of_one::{Catalog, CatalogError};
+use skein_model::GroupId;
 use skein_storage::disk::RealDisk;
-use skein_storage::engine::{Engine as _, EngineOptions, LsmEngine};
+use skein_storage::drives::RealDrives;
+use skein_storage::engine::{Engine as _, EngineError, EngineOptions, LsmEngine, VerifyReport};
 use skein_storage::log::{Log, LogReport};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -71,13 +74,19 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Trouble> {
     };
     let _lock = Lock::take(dir).map_err(|e| trouble(&e))?;
 
-    let (mut log, span) = check_log(&dir.join("log"));
-    let (mut store, reached) = check_store(&dir.join("store"));
-    if let (Some(span), Some(reached)) = (&span, reached) {
-        store.damage.extend(span.purged.and_then(|purged| gap(purged, reached)));
-        log.damage.extend(behind(span, reached));
+    let (mut log, spans) = check_log(&dir.join("log"));
+    let (mut store, reached) = check_stores(dir);
+    if let (Some(spans), Some(reached)) = (&spans, reached) {
+        for group in spans.keys().chain(reached.keys()).filter(|group| **group != GroupId::CATALOG) {
+            let span = spans.get(group).copied().unwrap_or_default();
+            let reached = reached.get(group).copied().unwrap_or_default();
+            store.damage.extend(span.purged.and_then(|purged| gap(*group, purged, reached)));
+            log.damage.extend(behind(*group, &span, reached));
+        }
+        store.damage.dedup();
+        log.damage.dedup();
     }
-    let catalog = check_catalog(dir, span.is_some_and(|span| span.is_used));
+    let catalog = check_catalog(dir, spans.is_some_and(|spans| !spans.is_empty()));
     let mut exit = Exit::Done;
     let parts = [("identity", identity), ("catalog", catalog), ("log", log), ("store", store)];
     for (name, finding) in &parts {
@@ -140,21 +149,19 @@ fn check_catalog(dir: &Path, is_used: bool) -> Finding {
     }
 }
 
-/// Which entries a log holds.
-#[derive(Debug, Default)]
+/// Which entries of a group a log holds.
+#[derive(Debug, Default, Clone, Copy)]
 struct Span {
-    /// Whether anything was ever written to it.
-    is_used: bool,
     /// The last entry that it let go.
     purged: Option<u64>,
     /// The last entry that it ever held.
     last: Option<u64>,
 }
 
-/// What there is to say of the log, and which entries it holds if that can be told.
-fn check_log(dir: &Path) -> (Finding, Option<Span>) {
+/// What there is to say of the log, and which entries it holds of each group that ever wrote to it, if that can be told.
+fn check_log(dir: &Path) -> (Finding, Option<BTreeMap<GroupId, Span>>) {
     if !dir.is_dir() {
-        return (Finding::note("none yet"), Some(Span::default()));
+        return (Finding::note("none yet"), Some(BTreeMap::new()));
     }
     let disk = match RealDisk::open(dir) {
         Ok(disk) => disk,
@@ -162,9 +169,11 @@ fn check_log(dir: &Path) -> (Finding, Option<Span>) {
     };
     match Log::verify(&disk) {
         Ok(report) => {
-            let purged = report.groups.iter().filter_map(|group| group.purged).max();
-            let last = report.groups.iter().filter_map(|group| group.last).max().max(purged);
-            (describe_log(&report), Some(Span { is_used: !report.groups.is_empty(), purged, last }))
+            let spans = report.groups.iter().map(|group| {
+                let span = Span { purged: group.purged, last: group.last.max(group.purged) };
+                (GroupId(group.id), span)
+            });
+            (describe_log(&report), Some(spans.collect()))
         }
         Err(e) => (Finding::failed(&e, log_exit(&e)), None),
     }
@@ -172,17 +181,19 @@ fn check_log(dir: &Path) -> (Finding, Option<Span>) {
 
 /// Entries that neither log nor store has. `purged` is the last entry that the log let go, `reached` how many
 /// entries the store has on disk.
-fn gap(purged: u64, reached: u64) -> Option<String> {
+fn gap(group: GroupId, purged: u64, reached: u64) -> Option<String> {
     (reached <= purged).then(|| {
-        format!("its tables hold the log's first {reached} entries, and the log begins after entry {purged}: those between are gone")
+        format!("the tables of group {group} hold the log's first {reached} entries, and the log begins after entry {purged}: those between are gone")
     })
 }
 
 /// Entries that the store has applied and the log never held: its end is gone, or all of it.
-fn behind(span: &Span, reached: u64) -> Option<String> {
+fn behind(group: GroupId, span: &Span, reached: u64) -> Option<String> {
     let held = span.last.map_or(0, |last| last + 1);
     (held < reached).then(|| {
-        format!("it holds the first {held} entries, and the store has {reached}: the log was lost or cut")
+        format!(
+            "it holds the first {held} entries of group {group}, and the store has {reached}: the log was lost or cut"
+        )
     })
 }
 
@@ -208,28 +219,50 @@ fn describe_log(report: &LogReport) -> Finding {
     finding
 }
 
-/// What the store holds, and how many entries of the log its tables on disk contain.
-fn check_store(dir: &Path) -> (Finding, Option<u64>) {
-    if !dir.is_dir() {
-        return (Finding::note("none yet"), Some(0));
+/// What the stores hold, and how many entries of the log the tables of each group have on disk, if that can be told of all.
+fn check_stores(dir: &Path) -> (Finding, Option<BTreeMap<GroupId, u64>>) {
+    let stores = match RealDrives::store_dirs(dir) {
+        Ok(stores) => stores,
+        Err(e) => return (Finding::failed(&e, Exit::Failed), None),
+    };
+    if stores.is_empty() {
+        return (Finding::note("none yet"), Some(BTreeMap::new()));
     }
+    let mut all = Finding::default();
+    let mut reached = Some(BTreeMap::new());
+    let (mut files, mut bytes) = (0, 0);
+    for (group, dir) in &stores {
+        match check_store(dir) {
+            Ok((report, position)) => {
+                files += report.files;
+                bytes += report.bytes;
+                let damage = report.damaged.iter();
+                all.damage.extend(damage.map(|damage| format!("{}: {}", damage.what, damage.detail)));
+                reached = reached.map(|mut reached| {
+                    reached.insert(*group, position);
+                    reached
+                });
+            }
+            Err(e) => {
+                let finding = Finding::failed(&e, engine_exit(&e));
+                all.damage.extend(finding.damage);
+                all.unread = all.unread.or(finding.unread);
+                reached = None;
+            }
+        }
+    }
+    let groups = if stores.len() == 1 { String::new() } else { format!("{} groups, ", stores.len()) };
+    let right = if all.damage.is_empty() && all.unread.is_none() { ", every checksum right" } else { "" };
+    all.notes.push(format!("{groups}{files} files, {} read{right}", Bytes(bytes)));
+    (all, reached)
+}
+
+/// Reads a store from end to end; also says how many entries of the log it has on disk.
+fn check_store(dir: &Path) -> Result<(VerifyReport, u64), EngineError> {
     // Without threads that compact: a check should not rewrite what it checks.
     let options = EngineOptions { cache_bytes: 8 << 20, compaction_threads: 0, ..EngineOptions::default() };
-    let engine = match LsmEngine::open(dir, options) {
-        Ok(engine) => engine,
-        Err(e) => return (Finding::failed(&e, engine_exit(&e)), None),
-    };
-    match engine.verify() {
-        Ok(report) => {
-            let summary = format!("{} files, {} read", report.files, Bytes(report.bytes));
-            let damage: Vec<String> =
-                report.damaged.iter().map(|damage| format!("{}: {}", damage.what, damage.detail)).collect();
-            let notes =
-                vec![if damage.is_empty() { format!("{summary}, every checksum right") } else { summary }];
-            (Finding { notes, damage, unread: None }, Some(engine.durable_position()))
-        }
-        Err(e) => (Finding::failed(&e, engine_exit(&e)), None),
-    }
+    let engine = LsmEngine::open(dir, options)?;
+    Ok((engine.verify()?, engine.durable_position()))
 }
 
 #[cfg(test)]
@@ -239,20 +272,20 @@ mod tests {
     #[test]
     fn a_store_that_the_log_goes_on_from_has_no_gap() {
         // Entries count from 0: having let go of entry 4, the log goes on with the sixth.
-        assert_eq!(gap(4, 5), None);
-        assert_eq!(gap(4, 9), None);
-        assert!(gap(4, 4).is_some_and(|text| text.contains("after entry 4")));
-        assert!(gap(0, 0).is_some());
+        assert_eq!(gap(GroupId(1), 4, 5), None);
+        assert_eq!(gap(GroupId(1), 4, 9), None);
+        assert!(gap(GroupId(1), 4, 4).is_some_and(|text| text.contains("after entry 4")));
+        assert!(gap(GroupId(1), 0, 0).is_some());
     }
 
     #[test]
     fn a_log_that_ends_before_the_store_does_was_lost_or_cut() {
-        let until = |last| Span { is_used: true, purged: None, last };
-        assert_eq!(behind(&until(Some(4)), 5), None);
-        assert_eq!(behind(&until(Some(9)), 5), None);
-        assert!(behind(&until(Some(3)), 5).is_some());
-        assert!(behind(&Span::default(), 1).is_some());
-        assert_eq!(behind(&Span::default(), 0), None);
+        let until = |last| Span { purged: None, last };
+        assert_eq!(behind(GroupId(1), &until(Some(4)), 5), None);
+        assert_eq!(behind(GroupId(1), &until(Some(9)), 5), None);
+        assert!(behind(GroupId(1), &until(Some(3)), 5).is_some());
+        assert!(behind(GroupId(1), &Span::default(), 1).is_some());
+        assert_eq!(behind(GroupId(1), &Span::default(), 0), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! DIR/skein.id    whose directory this is; written once, by init
 //! DIR/LOCK        locked by the process that uses the directory; holds its process ID
 //! DIR/skein.toml  optional configuration, the user's
-//! DIR/log, DIR/store    the durable log and the rows: see the cell and storage crates
+//! DIR/log, DIR/cohorts  the durable log and the rows: see the cell and storage crates
 //! ```
 
 use skein_model::number::parse_u64;

@@ -18,6 +18,7 @@ use crate::units::Bytes;
 use skein_cell::catalog_of_one::CatalogError;
 use skein_cell::{Cell, CellError, CellOptions, OpenError};
 use skein_server::{MemoryBudget, Server, ServerConfig, install_metrics};
+use skein_storage::drives::DrivesError;
 use skein_storage::engine::EngineError;
 use skein_storage::log::LogError;
 use skein_storage::rows::RowsError;
@@ -299,7 +300,7 @@ fn target(addr: SocketAddr) -> Result<Target, crate::client::TargetError> {
 fn cannot_open(dir: &Path, error: &OpenError) -> Trouble {
     let exit = match error {
         OpenError::Log(e) => log_exit(e),
-        OpenError::Engine(e) | OpenError::Rows(RowsError::Engine(e)) => engine_exit(e),
+        OpenError::Drives(DrivesError::Engine(e)) | OpenError::Rows(RowsError::Engine(e)) => engine_exit(e),
         OpenError::Catalog(CatalogError::Damaged { .. }) | OpenError::Cohort(CellError::Damaged { .. }) => {
             Exit::Damaged
         }

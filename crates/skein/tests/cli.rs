@@ -281,7 +281,7 @@ fn doctor_names_the_damaged_file_of_log_and_store_alike() {
     let segment =
         first_file(&root.path().join("log"), |path| path.extension().is_some_and(|e| e == "segment"));
     let table =
-        first_file(&root.path().join("store/head"), |path| path.parent().unwrap().ends_with("tables"));
+        first_file(&root.path().join("cohorts"), |path| path.parent().unwrap().ends_with("head/tables"));
     for file in [segment, table] {
         let whole = fs::read(&file).unwrap();
         let mut damaged = whole.clone();

@@ -1,12 +1,14 @@
 //! Everything a peer keeps: where its log is, where small files go, and one store of rows for each Raft group.
 //!
 //! A group's store is replaced whole when a snapshot arrives: it is received into a *staged* store beside the current
-//! one, and [`Drives::promote`] makes that the current one in a single durable step. [`MemDrives`] lives in memory and
-//! forgets in a crash what a real one would.
+//! one, and [`Drives::promote`] makes that the current one in a single durable step. [`RealDrives`] is a directory of
+//! this machine; [`MemDrives`] lives in memory and forgets in a crash what a real one would.
 
 mod mem;
+mod real;
 
 pub use mem::MemDrives;
+pub use real::RealDrives;
 
 use crate::disk::Disk;
 use crate::engine::{Engine, EngineError, EngineStats};

@@ -8,7 +8,8 @@
 mod lsm;
 mod mem;
 
-pub use lsm::{EngineOptions, LsmEngine};
+pub(crate) use lsm::StoreRef;
+pub use lsm::{EngineOptions, EnginePool, LsmEngine};
 pub use mem::{Fault, MemEngine};
 
 use bytes::Bytes;
@@ -143,7 +144,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Compacts a whole keyspace, so that the drop rule sees every flushed entry. Blocks, possibly for long.
     fn compact(&self, keyspace: Keyspace) -> Result<(), EngineError>;
 
-    /// Sets the memory to use from now on, as far as that can change while running.
+    /// Sets the memory to use from now on, as far as that can change while running. Where engines share their memory, it
+    /// is that of all of them.
     fn set_memory(&self, cache_bytes: u64, write_buffer_bytes: u64);
 
     /// Sizes and counters.

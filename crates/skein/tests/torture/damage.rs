@@ -130,7 +130,7 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 /// store and nothing there names any more.
 fn changes(before: &BTreeMap<PathBuf, Vec<u8>>, after: &BTreeMap<PathBuf, Vec<u8>>) -> BTreeSet<PathBuf> {
     let files = before.keys().chain(after.keys());
-    let may_go = |file: &Path| file.starts_with("store") && !after.contains_key(file);
+    let may_go = |file: &Path| file.starts_with("cohorts") && !after.contains_key(file);
     let changed = files.filter(|file| before.get(*file) != after.get(*file));
     changed.filter(|file| !file.ends_with("LOCK") && !may_go(file)).cloned().collect()
 }
@@ -230,8 +230,8 @@ fn judge(original: &Original, dir: &Path, damaged: &Path, what: &str) -> Verdict
 /// Whether a text names the file, or at least its directory and its name, or the tree that a table belongs to.
 fn names(text: &str, dir: &Path, file: &Path) -> bool {
     let says = |path: &Path| text.contains(path.to_str().unwrap());
-    if file.starts_with("store") {
-        return says(&dir.join(file.iter().take(2).collect::<PathBuf>()));
+    if file.starts_with("cohorts") {
+        return says(&dir.join(file.iter().take(4).collect::<PathBuf>()));
     }
     says(dir) && says(Path::new(file.file_name().unwrap()))
 }
@@ -360,7 +360,7 @@ fn an_undamaged_directory_gives_every_answer() {
 fn a_directory_without_its_log_or_without_its_store_is_not_served() {
     let mut luck = Luck::of(12);
     let original = Original::make(Ending::Stopped, &mut luck);
-    for part in ["log", "store"] {
+    for part in ["log", "cohorts"] {
         let scratch = tempfile::tempdir().unwrap();
         original.copy_to(scratch.path());
         fs::remove_dir_all(scratch.path().join(part)).unwrap();

@@ -14,6 +14,7 @@ mod checkpoint;
 mod filter;
 mod image;
 mod newest;
+mod pool;
 mod sweep;
 mod version_file;
 
@@ -21,20 +22,20 @@ use super::{
     DropRule, Engine, EngineError, EngineStats, Keyspace, Range, VerifyReport, View, WriteBatch,
     is_empty_range,
 };
-use background::Workers;
 use bytes::Bytes;
 use filter::RuleSlot;
 use image::Image;
 use lsm_tree::config::{BlockSizePolicy, RestartIntervalPolicy};
 use lsm_tree::{
-    AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, InternalValue, SeqNo,
-    SequenceNumberCounter, Tree, ValueType,
+    AbstractTree, AnyTree, Config, Guard, InternalValue, SeqNo, SequenceNumberCounter, Tree, ValueType,
 };
-use newest::Newest;
+use pool::Core;
+pub use pool::EnginePool;
+pub(crate) use pool::StoreRef;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -44,11 +45,11 @@ const POSITION_KEY: &[u8] = b"\0position";
 /// What an entry of a memtable takes beyond what the memtable says: its node, its allocations.
 const ENTRY_BYTES: u64 = 96;
 
-/// How an [`LsmEngine`] uses the machine.
+/// How the engines of an [`EnginePool`], or a lone [`LsmEngine`], use the machine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// Bytes of the caches: a quarter for rows lately written, the rest for blocks of all keyspaces. Fixed while the
-    /// engine is open.
+    /// pool is open.
     pub cache_bytes: u64,
     /// Bytes of all memtables together. At half of it a checkpoint starts by itself; beyond it, writes wait.
     pub write_buffer_bytes: u64,
@@ -69,22 +70,26 @@ impl Default for EngineOptions {
     }
 }
 
-/// An [`Engine`] on disk. Dropping it stops its threads; what was not checkpointed is then gone.
+/// An [`Engine`] on disk. After dropping it nothing but its views touches the directory; what was not checkpointed is
+/// then gone.
 pub struct LsmEngine {
     shared: Arc<Shared>,
-    workers: Workers,
+    pool: EnginePool,
 }
 
 /// What callers and background threads share.
 struct Shared {
-    dir: PathBuf,
+    /// Tells the engines of a pool apart.
+    number: u64,
+    core: Arc<Core>,
+    /// Engines made for this; the threads look after it while there are any.
+    handles: AtomicUsize,
+    /// The last handle is gone, and what threads do for it should end.
+    closed: AtomicBool,
     /// By [`Keyspace::slot`].
     trees: [Tree; 4],
     /// By [`Keyspace::slot`].
     images: [Image; 4],
-    /// Of [`Keyspace::Head`].
-    newest: Newest,
-    cache: Arc<Cache>,
     /// Numbers batches, and also the trees' own changes of version.
     sequence: SequenceNumberCounter,
     /// Views see what was written with a lower sequence number.
@@ -102,9 +107,11 @@ struct Shared {
     compacting: RwLock<()>,
     seen: sweep::SeenTables,
     durable: AtomicU64,
+    /// Bytes written since the memtables were last sealed; changes only under the lock of writers, and when sealed
+    /// memtables could not be flushed.
+    active: AtomicU64,
     /// Bytes in active and in sealed memtables.
     unflushed: AtomicU64,
-    write_buffer: AtomicU64,
     /// The most sorted runs any tree has in its level 0.
     l0_runs: AtomicU64,
     rule: Arc<RuleSlot>,
@@ -112,34 +119,81 @@ struct Shared {
     checkpoints: AtomicU64,
     /// Why the last checkpoint failed, and whether for lack of space.
     trouble: Mutex<Option<(String, bool)>>,
-    signals: background::Signals,
+    /// Checkpoints and compactions of the threads that failed since one did not.
+    failures: [AtomicU32; 2],
+    /// Last, so that the trees are gone when it deletes their directory.
+    dir_guard: DirGuard,
 }
 
 struct Writer {
     /// Last position written; 0 at first.
     position: u64,
-    /// Bytes written since the memtables were last sealed.
-    active_bytes: u64,
+}
+
+/// Deletes a directory.
+type Delete = Box<dyn FnOnce() + Send + Sync>;
+
+/// Deletes the directory of an engine that was given up, when all use of it has ended.
+struct DirGuard {
+    dir: PathBuf,
+    delete: Option<Delete>,
+    is_given_up: AtomicBool,
+}
+
+impl DirGuard {
+    /// For a directory that stays.
+    fn keeping(dir: &Path) -> DirGuard {
+        DirGuard { dir: dir.to_owned(), delete: None, is_given_up: AtomicBool::new(false) }
+    }
+
+    /// For one that `delete` deletes, should it be given up.
+    fn deleting(dir: &Path, delete: Delete) -> DirGuard {
+        DirGuard { dir: dir.to_owned(), delete: Some(delete), is_given_up: AtomicBool::new(false) }
+    }
+
+    fn delete(&self) {
+        self.is_given_up.store(true, Ordering::Release);
+    }
+}
+
+impl std::ops::Drop for DirGuard {
+    fn drop(&mut self) {
+        if self.is_given_up.load(Ordering::Acquire)
+            && let Some(delete) = self.delete.take()
+        {
+            delete();
+        }
+    }
 }
 
 impl LsmEngine {
-    /// Opens the store in `dir`, or creates one if there is none.
+    /// Opens the store in `dir`, or creates one if there is none, with memory and threads of its own.
     ///
     /// Tests the checksums of everything that says which tables there are; the tables themselves are tested as they are
     /// read, and all at once by [`Engine::verify`]. The caller makes sure that no other process has the store open.
     pub fn open(dir: &Path, options: EngineOptions) -> Result<LsmEngine, EngineError> {
+        EnginePool::new(options)?.open(dir)
+    }
+
+    /// A way to this engine that does not keep it open.
+    pub(crate) fn store_ref(&self) -> StoreRef {
+        StoreRef::to(&self.shared)
+    }
+}
+
+impl Shared {
+    fn open(core: Arc<Core>, dir_guard: DirGuard) -> Result<Arc<Shared>, EngineError> {
+        let dir = &dir_guard.dir;
         std::fs::create_dir_all(dir).map_err(|e| EngineError::io(format!("create {}", dir.display()), e))?;
         check::before_open(dir)?;
-        let cache = Arc::new(Cache::with_capacity_bytes(options.cache_bytes / 4 * 3));
-        let files = Arc::new(DescriptorTable::new(options.open_files_max.max(16)));
         let sequence = SequenceNumberCounter::new(1);
         let rule = Arc::new(RuleSlot::default());
         let mut trees = Vec::with_capacity(4);
         for keyspace in Keyspace::ALL {
             let path = dir.join(keyspace.name());
             let config = Config::new(&path, sequence.clone(), SequenceNumberCounter::default())
-                .use_cache(cache.clone())
-                .use_descriptor_table(Some(files.clone()))
+                .use_cache(core.cache.clone())
+                .use_descriptor_table(Some(core.files.clone()))
                 .data_block_size_policy(BlockSizePolicy::all(block_bytes(keyspace)))
                 // Each key whole: iteration can then hand out keys as parts of the block instead of copies.
                 .data_block_restart_interval_policy(RestartIntervalPolicy::all(1))
@@ -156,38 +210,50 @@ impl LsmEngine {
         sequence.fetch_max(next);
         let position = read_position(&trees[Keyspace::Meta.slot()], dir)?;
         let shared = Arc::new(Shared {
-            dir: dir.to_owned(),
+            number: core.number_engine(),
+            core,
+            handles: AtomicUsize::new(0),
+            closed: AtomicBool::new(true),
             images: std::array::from_fn(|slot| Image::of(&trees[slot])),
             trees,
-            newest: Newest::with_bytes(options.cache_bytes / 4),
-            cache,
             sequence,
             visible: AtomicU64::new(next),
             views: Mutex::default(),
-            writer: Mutex::new(Writer { position, active_bytes: 0 }),
+            writer: Mutex::new(Writer { position }),
             checkpoint: Mutex::default(),
             compacting: RwLock::default(),
             seen: sweep::SeenTables::default(),
             durable: AtomicU64::new(position),
+            active: AtomicU64::new(0),
             unflushed: AtomicU64::new(0),
-            write_buffer: AtomicU64::new(options.write_buffer_bytes.max(1 << 16)),
             l0_runs: AtomicU64::new(0),
             rule,
             stalled: AtomicBool::new(false),
             checkpoints: AtomicU64::new(0),
             trouble: Mutex::default(),
-            signals: background::Signals::default(),
+            failures: Default::default(),
+            dir_guard,
         });
         shared.rule.follow(&shared);
         Keyspace::ALL.into_iter().for_each(|keyspace| shared.see_tables(keyspace));
-        let workers = Workers::start(&shared, options.compaction_threads)?;
-        Ok(LsmEngine { shared, workers })
+        Ok(shared)
+    }
+
+    /// Whether what threads do for this engine should end.
+    fn is_closing(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 }
 
 impl std::ops::Drop for LsmEngine {
     fn drop(&mut self) {
-        self.workers.stop(&self.shared);
+        self.pool.core().retire(&self.shared);
+    }
+}
+
+impl std::ops::Drop for Shared {
+    fn drop(&mut self) {
+        self.core.forget(self.active.load(Ordering::Acquire), self.unflushed.load(Ordering::Acquire));
     }
 }
 
@@ -242,7 +308,7 @@ impl Shared {
     }
 
     fn path(&self, keyspace: Keyspace) -> PathBuf {
-        self.dir.join(keyspace.name())
+        self.dir_guard.dir.join(keyspace.name())
     }
 
     fn begin_compaction(&self) -> RwLockReadGuard<'_, ()> {
@@ -263,29 +329,45 @@ impl Shared {
         const ROUND: Duration = Duration::from_millis(200);
         const ROUNDS_MAX: u32 = 25;
         for _ in 0..ROUNDS_MAX {
-            let budget = self.write_buffer.load(Ordering::Relaxed);
-            let unflushed = self.unflushed.load(Ordering::Acquire);
+            let budget = self.core.write_buffer();
+            let unflushed = self.core.unflushed();
             let behind = budget <= unflushed || L0_RUNS_MAX <= self.l0_runs.load(Ordering::Relaxed);
             if !behind {
                 self.stalled.store(false, Ordering::Relaxed);
                 return Ok(());
             }
             self.stalled.store(true, Ordering::Relaxed);
-            if let Some((why, full)) = lock(&self.trouble).clone() {
+            if let Some((why, full)) = self.core.trouble() {
                 // The flush will be retried; until then, memory is all there is.
                 return match budget.saturating_mul(2) <= unflushed {
                     false => Ok(()),
-                    true if full => Err(EngineError::Full { what: self.dir.display().to_string() }),
+                    true if full => Err(EngineError::Full { what: self.dir_guard.dir.display().to_string() }),
                     true => Err(EngineError::Io {
-                        what: format!("flush {}", self.dir.display()),
+                        what: format!("flush {}", self.dir_guard.dir.display()),
                         source: std::io::Error::other(why),
                     }),
                 };
             }
-            self.signals.request_checkpoint();
-            self.signals.wait_for_progress(ROUND);
+            self.core.request_flush();
+            self.core.wait_for_progress(ROUND);
         }
         Ok(())
+    }
+
+    /// What is this engine's own.
+    fn stats(&self) -> EngineStats {
+        EngineStats {
+            disk_bytes: std::array::from_fn(|slot| self.trees[slot].disk_space()),
+            tables: std::array::from_fn(|slot| self.trees[slot].table_count()),
+            l0_runs: std::array::from_fn(|slot| self.trees[slot].l0_run_count()),
+            memtable_bytes: self.unflushed.load(Ordering::Acquire),
+            versions_reclaimed: self.rule.reclaimed(),
+            checkpoints: self.checkpoints.load(Ordering::Relaxed),
+            views: lock(&self.views).values().sum(),
+            stalled: self.stalled.load(Ordering::Relaxed),
+            trouble: lock(&self.trouble).as_ref().map(|(why, _)| why.clone()),
+            ..EngineStats::default()
+        }
     }
 
     fn read_error(&self, keyspace: Keyspace, error: lsm_tree::Error) -> EngineError {
@@ -342,26 +424,23 @@ impl Engine for LsmEngine {
                 };
                 bytes += memtable.insert(entry).0 + ENTRY_BYTES;
                 if let Some((key, value)) = of_head {
-                    shared.newest.written(key, value);
+                    shared.core.newest.written(shared.number, key, value);
                 }
             }
         }
         shared.visible.fetch_max(seqno + 1, Ordering::AcqRel);
         writer.position = position;
-        writer.active_bytes += bytes;
-        let active_bytes = writer.active_bytes;
-        drop(writer);
+        // Counted before a checkpoint can seal it, so that no sum is ever less than what is taken off it.
         shared.unflushed.fetch_add(bytes, Ordering::AcqRel);
-        // One half fills up while the other is flushed.
-        if shared.write_buffer.load(Ordering::Relaxed) / 2 <= active_bytes {
-            shared.signals.request_checkpoint();
-        }
+        shared.active.fetch_add(bytes, Ordering::AcqRel);
+        shared.core.written(bytes);
+        drop(writer);
         Ok(())
     }
 
     fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         if keyspace == Keyspace::Head
-            && let Some(value) = self.shared.newest.get(key)
+            && let Some(value) = self.shared.core.newest.get(self.shared.number, key)
         {
             return Ok(Some(value));
         }
@@ -397,7 +476,7 @@ impl Engine for LsmEngine {
         }
         let done = {
             let _under_way = shared.begin_compaction();
-            let table_bytes = background::table_bytes(shared.write_buffer.load(Ordering::Relaxed));
+            let table_bytes = background::table_bytes(shared.core.write_buffer());
             tree.major_compact(table_bytes, shared.watermark())
         };
         shared.images[keyspace.slot()].follow(tree, &[]);
@@ -412,36 +491,18 @@ impl Engine for LsmEngine {
 
     fn set_memory(&self, _cache_bytes: u64, write_buffer_bytes: u64) {
         // The cache of the trees cannot be resized; the next open takes a new size.
-        let write_buffer_bytes = write_buffer_bytes.max(1 << 16);
-        self.shared.write_buffer.store(write_buffer_bytes, Ordering::Relaxed);
-        if write_buffer_bytes / 2 <= self.shared.unflushed.load(Ordering::Acquire) {
-            self.shared.signals.request_checkpoint();
-        }
+        self.pool.set_write_buffer(write_buffer_bytes);
     }
 
     fn stats(&self) -> EngineStats {
-        let shared = &*self.shared;
-        let stats = EngineStats {
-            disk_bytes: std::array::from_fn(|slot| shared.trees[slot].disk_space()),
-            tables: std::array::from_fn(|slot| shared.trees[slot].table_count()),
-            l0_runs: std::array::from_fn(|slot| shared.trees[slot].l0_run_count()),
-            memtable_bytes: shared.unflushed.load(Ordering::Acquire),
-            cache_bytes: shared.cache.size() + shared.newest.bytes(),
-            cache_bytes_max: shared.cache.capacity() + shared.newest.bytes_max(),
-            write_buffer_bytes: shared.write_buffer.load(Ordering::Relaxed),
-            versions_reclaimed: shared.rule.reclaimed(),
-            checkpoints: shared.checkpoints.load(Ordering::Relaxed),
-            views: lock(&shared.views).values().sum(),
-            stalled: shared.stalled.load(Ordering::Relaxed),
-            trouble: lock(&shared.trouble).as_ref().map(|(why, _)| why.clone()),
-        };
-        background::publish(&stats);
+        let mut stats = self.shared.core.stats();
+        stats.add_store(&self.shared.stats());
         stats
     }
 
     fn verify(&self) -> Result<VerifyReport, EngineError> {
         let mut report = VerifyReport::default();
-        check::verify_marker(&self.shared.dir, &mut report)?;
+        check::verify_marker(&self.shared.dir_guard.dir, &mut report)?;
         for keyspace in Keyspace::ALL {
             check::verify_tree(&self.shared.path(keyspace), self.shared.tree(keyspace), &mut report)?;
         }

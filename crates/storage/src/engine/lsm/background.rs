@@ -1,12 +1,12 @@
-//! The threads of the engine: one runs checkpoints, the others compact.
+//! What the threads of the pool do: one runs checkpoints, the others compact.
 
+use super::pool::Core;
 use super::{Shared, checkpoint, lock};
-use crate::engine::{EngineError, EngineStats, Keyspace};
+use crate::engine::{EngineStats, Keyspace};
 use lsm_tree::AbstractTree;
 use lsm_tree::compaction::Leveled;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Most that table files aim at.
@@ -26,180 +26,62 @@ pub(super) fn table_bytes(write_buffer_bytes: u64) -> u64 {
 const RETRY_MAX: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 
-/// What threads tell each other.
-#[derive(Default)]
-pub(super) struct Signals {
-    wanted: Mutex<Wanted>,
-    /// Wakes the background threads.
-    work: Condvar,
-    /// Wakes writers that wait for room.
-    progress: Condvar,
-    stopped: AtomicBool,
+/// How long to wait after the given failure of several in a row.
+fn pause_after(failures: u32) -> Duration {
+    RETRY_FIRST.saturating_mul(1 << failures.min(8)).min(RETRY_MAX)
 }
 
-#[derive(Default)]
-struct Wanted {
-    checkpoint: bool,
-    /// By [`Keyspace::slot`].
-    compaction: [bool; 4],
-    /// Rises with every flush and compaction.
-    progress: u64,
-}
-
-impl Signals {
-    pub(super) fn request_checkpoint(&self) {
-        lock(&self.wanted).checkpoint = true;
-        self.work.notify_all();
-    }
-
-    pub(super) fn request_compaction(&self) {
-        lock(&self.wanted).compaction = [true; 4];
-        self.work.notify_all();
-    }
-
-    pub(super) fn progress(&self) {
-        lock(&self.wanted).progress += 1;
-        self.progress.notify_all();
-    }
-
-    pub(super) fn wait_for_progress(&self, at_most: Duration) {
-        let wanted = lock(&self.wanted);
-        let seen = wanted.progress;
-        let waited = self.progress.wait_timeout_while(wanted, at_most, |wanted| wanted.progress == seen);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
-    }
-
-    fn stop(&self) {
-        // Under the lock, so that no thread checks the flag just before and then sleeps through the wake-up.
-        let _wanted = lock(&self.wanted);
-        self.stopped.store(true, Ordering::Release);
-        self.work.notify_all();
-        self.progress.notify_all();
-    }
-
-    /// Sleeps until stopped, at most so long.
-    fn pause(&self, at_most: Duration) {
-        let waited = self.work.wait_timeout_while(lock(&self.wanted), at_most, |_| !self.is_stopped());
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Waits until `pick` finds something to do; `None` when stopped.
-    fn next<T>(&self, mut pick: impl FnMut(&mut Wanted) -> Option<T>) -> Option<T> {
-        let mut wanted = lock(&self.wanted);
-        loop {
-            if self.is_stopped() {
-                return None;
-            }
-            if let Some(found) = pick(&mut wanted) {
-                return Some(found);
-            }
-            wanted = self.work.wait(wanted).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-/// What a thread does until the engine stops.
-type Body = fn(&Shared);
-
-/// The running threads.
-pub(super) struct Workers {
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Workers {
-    pub(super) fn start(shared: &Arc<Shared>, compactors: usize) -> Result<Workers, EngineError> {
-        let mut workers = Workers { threads: Vec::new() };
-        let mut bodies: Vec<(String, Body)> = vec![("skein-flush".to_owned(), checkpoints)];
-        bodies.extend((0..compactors).map(|n| (format!("skein-lsm-{n}"), compactions as Body)));
-        for (name, body) in bodies {
-            let for_thread = shared.clone();
-            match std::thread::Builder::new().name(name).spawn(move || body(&for_thread)) {
-                Ok(thread) => workers.threads.push(thread),
+/// What the thread for checkpoints does until the pool stops.
+pub(super) fn checkpoints(core: &Core) {
+    while let Some(shared) = core.next_checkpoint() {
+        let mut retry = None;
+        // Another caller may have done it by now.
+        if 0 < shared.unflushed.load(Ordering::Acquire) {
+            match shared.run_checkpoint() {
+                Ok(_) => shared.failures[0].store(0, Ordering::Relaxed),
                 Err(e) => {
-                    workers.stop(shared);
-                    return Err(EngineError::io("start a background thread", e));
+                    let pause = pause_after(shared.failures[0].fetch_add(1, Ordering::Relaxed));
+                    tracing::error!(store = %shared.dir_guard.dir.display(), error = checkpoint::describe(&e), retry_in = ?pause, "checkpoint failed");
+                    retry = Some(pause);
                 }
             }
         }
-        // A store left in the middle of things has compactions to catch up with.
-        shared.note_runs();
-        shared.signals.request_compaction();
-        Ok(workers)
-    }
-
-    pub(super) fn stop(&mut self, shared: &Shared) {
-        shared.signals.stop();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a background thread of the store had panicked");
-            }
-        }
+        core.finish_checkpoint(shared, retry);
     }
 }
 
-/// Runs checkpoints as they are asked for or the write buffer fills up.
-fn checkpoints(shared: &Shared) {
-    let mut retry = RETRY_FIRST;
-    while let Some(()) = shared.signals.next(|wanted| std::mem::take(&mut wanted.checkpoint).then_some(())) {
-        // Another caller may have done it by now.
-        if shared.unflushed.load(Ordering::Acquire) == 0 {
-            shared.signals.progress();
-            continue;
-        }
-        match shared.run_checkpoint() {
-            Ok(_) => retry = RETRY_FIRST,
-            Err(e) => {
-                tracing::error!(error = checkpoint::describe(&e), retry_in = ?retry, "checkpoint failed");
-                shared.signals.pause(retry);
-                retry = (retry * 2).min(RETRY_MAX);
-                shared.signals.request_checkpoint();
-            }
-        }
-    }
-}
-
-/// Compacts each tree until it is in shape.
-fn compactions(shared: &Shared) {
-    let mut retry = RETRY_FIRST;
-    let pick = |wanted: &mut Wanted| {
-        let slot = wanted.compaction.iter().position(|wanted| *wanted)?;
-        wanted.compaction[slot] = false;
-        Some(Keyspace::ALL[slot])
-    };
-    while let Some(keyspace) = shared.signals.next(pick) {
-        match compact_until_in_shape(shared, keyspace) {
+/// What each thread for compactions does until the pool stops: bring one tree after the other into shape.
+pub(super) fn compactions(core: &Core) {
+    while let Some((shared, keyspace)) = core.next_compaction() {
+        let mut retry = None;
+        match compact_until_in_shape(&shared, keyspace) {
             Ok(()) => {
-                if retry != RETRY_FIRST {
+                if shared.failures[1].swap(0, Ordering::Relaxed) != 0 {
                     *lock(&shared.trouble) = None;
                 }
-                retry = RETRY_FIRST;
             }
-            Err(_) if shared.signals.is_stopped() => return,
+            Err(_) if shared.is_closing() => {}
             Err(e) => {
                 let e = shared.read_error(keyspace, e);
-                tracing::error!(keyspace = keyspace.name(), error = checkpoint::describe(&e), retry_in = ?retry, "compaction failed");
+                let pause = pause_after(shared.failures[1].fetch_add(1, Ordering::Relaxed));
+                tracing::error!(store = %shared.dir_guard.dir.display(), keyspace = keyspace.name(), error = checkpoint::describe(&e), retry_in = ?pause, "compaction failed");
                 *lock(&shared.trouble) = Some((checkpoint::describe(&e), e.is_full()));
                 shared.sweep();
-                shared.signals.pause(retry);
-                retry = (retry * 2).min(RETRY_MAX);
-                lock(&shared.signals.wanted).compaction[keyspace.slot()] = true;
+                retry = Some(pause);
             }
         }
+        core.finish_compaction(shared, keyspace, retry);
     }
 }
 
 fn compact_until_in_shape(shared: &Shared, keyspace: Keyspace) -> lsm_tree::Result<()> {
     // Far more rounds than any shape needs; a strategy that never settles must not keep the thread for good.
     const ROUNDS_MAX: usize = 1000;
-    let table_bytes = table_bytes(shared.write_buffer.load(Ordering::Relaxed));
+    let table_bytes = table_bytes(shared.core.write_buffer());
     let strategy = Arc::new(Leveled::default().with_table_target_size(table_bytes));
     let tree = shared.tree(keyspace);
     for _ in 0..ROUNDS_MAX {
-        if shared.signals.is_stopped() {
+        if shared.is_closing() {
             return Ok(());
         }
         let before = tree.current_version().id();
@@ -215,7 +97,7 @@ fn compact_until_in_shape(shared: &Shared, keyspace: Keyspace) -> lsm_tree::Resu
         }
         shared.publish_tables();
         shared.note_runs();
-        shared.signals.progress();
+        shared.core.progress();
     }
     Ok(())
 }

@@ -26,19 +26,20 @@ impl Shared {
             }
         }
         self.note_runs();
-        self.signals.progress();
+        self.core.progress();
         result
     }
 
     fn flush_all(&self) -> Result<u64, EngineError> {
         let _one_at_a_time = lock(&self.checkpoint);
         let (position, sealed_bytes) = {
-            let mut writer = lock(&self.writer);
+            let writer = lock(&self.writer);
             for (tree, image) in self.trees.iter().zip(&self.images) {
                 image.seal(tree);
             }
-            (writer.position, std::mem::take(&mut writer.active_bytes))
+            (writer.position, self.active.swap(0, Ordering::AcqRel))
         };
+        self.core.sealed(sealed_bytes);
         let mut sealed = SealedBytes { shared: self, bytes: sealed_bytes, flushed: false };
         for keyspace in Keyspace::ALL {
             let tree = self.tree(keyspace);
@@ -61,7 +62,7 @@ impl Shared {
         drop(sealed);
         self.durable.fetch_max(position, Ordering::AcqRel);
         self.publish_tables();
-        self.signals.request_compaction();
+        self.core.request_compaction(self);
         Ok(position)
     }
 
@@ -98,8 +99,10 @@ impl Drop for SealedBytes<'_> {
     fn drop(&mut self) {
         if self.flushed {
             self.shared.unflushed.fetch_sub(self.bytes, Ordering::AcqRel);
+            self.shared.core.flushed(self.bytes);
         } else {
-            lock(&self.shared.writer).active_bytes += self.bytes;
+            self.shared.active.fetch_add(self.bytes, Ordering::AcqRel);
+            self.shared.core.unsealed(self.bytes);
         }
     }
 }

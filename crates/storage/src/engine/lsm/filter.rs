@@ -85,9 +85,7 @@ impl CompactionFilter for Filter {
     fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> lsm_tree::Result<Verdict> {
         self.seen += 1;
         // An error is how a compaction that would take long is made to give way to a shutdown; nothing is lost.
-        if self.seen.is_multiple_of(4096)
-            && self.shared.as_ref().is_none_or(|shared| shared.signals.is_stopped())
-        {
+        if self.seen.is_multiple_of(4096) && self.shared.as_ref().is_none_or(|shared| shared.is_closing()) {
             return Err(lsm_tree::Error::Io(std::io::Error::new(
                 std::io::ErrorKind::Interrupted,
                 "the engine is closing",

@@ -8,27 +8,48 @@
 
 use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
+use quick_cache::{Equivalent, OptionsBuilder, Weighter};
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 /// Larger values are not kept: each would take the place of many, and a walk to it is little beside sending it.
 const VALUE_BYTES_MAX: usize = 16 << 10;
 
 /// What an entry takes besides key and value: two allocations with their counters, and its place in the table.
-const ENTRY_BYTES: u64 = 160;
+const ENTRY_BYTES: u64 = 168;
+
+/// A key of one of the engines that share the map.
+#[derive(PartialEq, Eq, Hash)]
+struct Place {
+    engine: u64,
+    key: Bytes,
+}
+
+/// As [`Place`], for looking up.
+#[derive(Hash)]
+struct Probe<'a> {
+    engine: u64,
+    key: &'a [u8],
+}
+
+impl Equivalent<Place> for Probe<'_> {
+    fn equivalent(&self, place: &Place) -> bool {
+        self.engine == place.engine && self.key == place.key
+    }
+}
 
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<Bytes, Bytes> for Weight {
-    fn weight(&self, key: &Bytes, value: &Bytes) -> u64 {
-        key.len() as u64 + value.len() as u64 + ENTRY_BYTES
+impl Weighter<Place, Bytes> for Weight {
+    fn weight(&self, place: &Place, value: &Bytes) -> u64 {
+        place.key.len() as u64 + value.len() as u64 + ENTRY_BYTES
     }
 }
 
-/// A bounded map from keys to their newest values.
+/// A bounded map from keys to their newest values, shared by engines that are told apart by a number. What an engine
+/// leaves behind makes room for others by and by; its number is not used again.
 pub(super) struct Newest {
-    cache: Cache<Bytes, Bytes, Weight, Xxh3DefaultBuilder>,
+    cache: Cache<Place, Bytes, Weight, Xxh3DefaultBuilder>,
 }
 
 impl Newest {
@@ -49,16 +70,16 @@ impl Newest {
     }
 
     /// The newest value of the key, if it is here.
-    pub(super) fn get(&self, key: &[u8]) -> Option<Bytes> {
-        self.cache.get(key)
+    pub(super) fn get(&self, engine: u64, key: &[u8]) -> Option<Bytes> {
+        self.cache.get(&Probe { engine, key })
     }
 
     /// Takes note of what was just written; `None` for a deletion.
-    pub(super) fn written(&self, key: Bytes, value: Option<Bytes>) {
+    pub(super) fn written(&self, engine: u64, key: Bytes, value: Option<Bytes>) {
         match value {
-            Some(value) if value.len() <= VALUE_BYTES_MAX => self.cache.insert(key, value),
+            Some(value) if value.len() <= VALUE_BYTES_MAX => self.cache.insert(Place { engine, key }, value),
             _ => {
-                self.cache.remove(&key);
+                self.cache.remove(&Probe { engine, key: &key });
             }
         }
     }
@@ -82,19 +103,20 @@ mod tests {
     fn a_value_too_large_to_keep_takes_the_older_one_away() {
         let newest = Newest::with_bytes(1 << 20);
         let key = Bytes::from_static(b"key");
-        newest.written(key.clone(), Some(Bytes::from_static(b"old")));
-        assert_eq!(newest.get(b"key").as_deref(), Some(b"old".as_slice()));
-        newest.written(key, Some(Bytes::from(vec![0; VALUE_BYTES_MAX + 1])));
-        assert_eq!(newest.get(b"key"), None);
+        newest.written(1, key.clone(), Some(Bytes::from_static(b"old")));
+        assert_eq!(newest.get(1, b"key").as_deref(), Some(b"old".as_slice()));
+        assert_eq!(newest.get(2, b"key"), None, "another engine has keys of its own");
+        newest.written(1, key, Some(Bytes::from(vec![0; VALUE_BYTES_MAX + 1])));
+        assert_eq!(newest.get(1, b"key"), None);
     }
 
     #[test]
     fn a_deletion_takes_the_value_away() {
         let newest = Newest::with_bytes(1 << 20);
         let key = Bytes::from_static(b"key");
-        newest.written(key.clone(), Some(Bytes::from_static(b"old")));
-        newest.written(key, None);
-        assert_eq!(newest.get(b"key"), None);
+        newest.written(1, key.clone(), Some(Bytes::from_static(b"old")));
+        newest.written(1, key, None);
+        assert_eq!(newest.get(1, b"key"), None);
     }
 
     #[test]
@@ -106,10 +128,10 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let key = Bytes::from(format!("key {}", (seed >> 40) % 500));
             let value = Bytes::from(vec![(round % 251) as u8; (seed >> 50) as usize % 6_000]);
-            newest.written(key.clone(), Some(value.clone()));
+            newest.written(1, key.clone(), Some(value.clone()));
             last.insert(key, value);
             let probe = Bytes::from(format!("key {}", (seed >> 30) % 500));
-            if let Some(found) = newest.get(&probe) {
+            if let Some(found) = newest.get(1, &probe) {
                 assert_eq!(Some(&found), last.get(&probe));
             }
         }

@@ -4,6 +4,7 @@
 //! ```text
 //! | magic: 8 bytes | kind: u8 | len of body: u16 le | crc32c of kind, len and body: u32 le | body |
 //! hello:   | versions min, max: u16 le | cell, host, store, life: u64 le | expected host: u64 le, 0 for anybody's
+//!          | number: u64 le, of the connection among those of the connector's process; the listener says 0
 //!          | share: 16 bytes IPv6 (or IPv4 mapped), port u16 le | len of build: u8 | build |
 //! ready:   empty
 //! refusal: | reason: u8 | len of text: u16 le | text |
@@ -42,6 +43,8 @@ pub struct Hello {
     pub life: u64,
     /// Whom it means to reach; `None`: whoever listens.
     pub expected: Option<HostId>,
+    /// Which of the connections that its process opened; later ones have higher numbers.
+    pub number: u64,
     /// Where it takes connections itself.
     pub share: SocketAddr,
     /// Its build.
@@ -168,7 +171,9 @@ impl Hello {
         body.extend_from_slice(&self.version_min.to_le_bytes());
         body.extend_from_slice(&self.version_max.to_le_bytes());
         let Identity { cell, host, store } = self.identity;
-        for number in [cell.0, host.0, store.0, self.life, self.expected.map_or(0, |host| host.0)] {
+        for number in
+            [cell.0, host.0, store.0, self.life, self.expected.map_or(0, |host| host.0), self.number]
+        {
             body.extend_from_slice(&number.to_le_bytes());
         }
         let ip = match self.share.ip() {
@@ -198,6 +203,7 @@ impl Hello {
         };
         let life = number("life")?;
         let expected = Some(HostId(number("expected host")?)).filter(|host| host.0 != 0);
+        let number = number("number")?;
         let ip = IpAddr::from(body.take::<16>("address")?).to_canonical();
         let share = SocketAddr::new(ip, u16::from_le_bytes(body.take("port")?));
         let len = usize::from(body.take::<1>("length of build")?[0]);
@@ -205,7 +211,7 @@ impl Hello {
             return Err(GreetingError::Malformed("its build text is too long"));
         }
         let build = body.text(len, "build")?;
-        Ok(Hello { version_min, version_max, identity, life, expected, share, build })
+        Ok(Hello { version_min, version_max, identity, life, expected, number, share, build })
     }
 }
 
@@ -267,6 +273,7 @@ mod tests {
             identity: Identity { cell: CellId(7), host: HostId(8), store: StoreId(9) },
             life: 10,
             expected: Some(HostId(11)),
+            number: 12,
             share: "10.1.2.3:6278".parse().expect("an address"),
             build: "0.1.0 (abc)".into(),
         }

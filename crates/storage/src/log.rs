@@ -10,13 +10,14 @@
 //! prepares the next segment before it is needed and takes back those whose entries have all been purged.
 //! `docs/FORMAT.md` has the pictures. In reading order: [`mod@error`], `record`, `segment`, `control` (bytes),
 //! `recover` (what a stopped log holds), `group`, `room` (memory), `shared`, `writer`, `keeper`, `open`,
-//! `read` (the running log), [`mod@report`].
+//! `read` (the running log), `pump` (without threads), [`mod@report`].
 
 mod control;
 pub mod error;
 mod group;
 mod keeper;
 mod open;
+mod pump;
 mod read;
 mod record;
 mod recover;
@@ -38,6 +39,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use error::LogError;
+pub use pump::Pump;
 pub use report::{LogCut, LogGroupReport, LogReport, LogSegmentReport};
 
 use crate::disk::Disk;
@@ -157,6 +159,8 @@ struct Handle {
     /// Held by whoever waits for the threads to end.
     threads: Mutex<Vec<JoinHandle<()>>>,
     thread_ids: Mutex<Vec<ThreadId>>,
+    /// Of a log without threads.
+    turns: Option<Arc<Mutex<pump::Turns>>>,
 }
 
 impl Log {
@@ -166,6 +170,12 @@ impl Log {
     /// offset; the log is then as it was. Nobody else may have the directory open.
     pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<Log, LogError> {
         open::open(disk, options)
+    }
+
+    /// As [`Log::open`], without threads: the same code does the same work when the owner calls the [`Pump`]. For
+    /// simulations, where a seed decides what happens when. Appends that need a segment at once make one themselves.
+    pub fn open_pumped(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Log, Pump), LogError> {
+        open::open_pumped(disk, options)
     }
 
     /// The view of the Raft group `id`, which need not exist yet.
@@ -185,7 +195,7 @@ impl Log {
 
     /// Whether the log takes appends; if not for good, why.
     pub fn health(&self) -> Result<(), LogError> {
-        lock(&self.handle.shared.queue).check()
+        self.handle.shared.check()
     }
 
     /// Numbers about the log, as of now.
@@ -285,6 +295,19 @@ impl GroupLog {
         self.submit(Work::Purge { index, log_id }, done)
     }
 
+    /// Forgets the group: its entries, vote, purge and hint are as if they had never been, and hold no segment and take
+    /// no room in new ones once this is durable. For a replica that is removed for good; should the group come back, it
+    /// begins anew, also through this view. Errors as for [`GroupLog::append`].
+    pub fn forget(&self, done: Done) -> Result<(), LogError> {
+        if !self.group.lock().counted {
+            // It never wrote anything.
+            self.handle.shared.check()?;
+            done(Ok(()));
+            return Ok(());
+        }
+        self.submit(Work::Forget, done)
+    }
+
     /// Notes how far the group has committed, in any bytes, up to 512 (longer ones are ignored). It is
     /// written along with the group's next record, or at close, and never synced for its own sake.
     pub fn save_committed(&self, committed: Bytes) {
@@ -370,6 +393,9 @@ impl fmt::Debug for Reservation {
 impl Handle {
     fn close(&self) {
         self.shared.ask_to_close();
+        if let Some(turns) = &self.turns {
+            return pump::close(&self.shared, turns);
+        }
         if lock(&self.thread_ids).contains(&std::thread::current().id()) {
             // The log's own threads cannot wait for themselves; they end without us.
             return;

@@ -1,4 +1,4 @@
-//! The keeper thread: prepares segments before they are needed and takes back those nobody needs.
+//! The keeper: prepares segments before they are needed and takes back those nobody needs.
 
 use std::io;
 use std::sync::{Arc, PoisonError};
@@ -16,7 +16,7 @@ use crate::disk::Disk;
 pub(super) const SPARES_MAX: usize = 2;
 
 /// A look for free segments whose result holds once the log is durable that far.
-struct Found {
+pub(super) struct Found {
     /// The oldest generation that is needed.
     oldest: u64,
     /// All work before this one has to be durable.
@@ -35,39 +35,69 @@ pub(super) fn run(shared: &Shared) {
     let mut found = None;
     loop {
         match next_task(shared, &mut found) {
-            Task::Prepare => {
-                let outcome = prepare(shared);
-                let mut queue = lock(&shared.queue);
-                queue.attempts += 1;
-                match outcome {
-                    Ok(()) => queue.refusal = None,
-                    Err(fault @ LogError::Failed { .. }) => {
-                        drop(queue);
-                        shared.fail(fault);
-                        continue;
-                    }
-                    Err(error) => {
-                        if queue.refusal.is_none() {
-                            tracing::warn!(%error, "no log segment could be prepared");
-                        }
-                        queue.refusal = Some((error, Instant::now()));
-                        queue.demand = 0;
-                    }
-                }
-                if queue.demand <= queue.room.ready() {
-                    queue.demand = 0;
-                }
-                shared.room_changes.notify_all();
-            }
-            Task::Look => found = look(shared),
-            Task::Free(found) => {
-                if let Err(fault) = free(shared, &found) {
-                    shared.fail(fault);
-                }
-            }
             Task::End => break,
+            task => do_task(shared, task, &mut found),
         }
     }
+    note_close(shared);
+}
+
+/// For a log without threads: does everything there is to do.
+pub(super) fn catch_up(shared: &Shared, found: &mut Option<Found>) {
+    let Some(pumped) = &shared.pumped else { return };
+    loop {
+        let _one_at_a_time = lock(&pumped.keeping);
+        let task = pick_task(&mut lock(&shared.queue), found);
+        match task {
+            None | Some(Task::End) => return,
+            Some(task) => do_task(shared, task, found),
+        }
+    }
+}
+
+fn do_task(shared: &Shared, task: Task, found: &mut Option<Found>) {
+    match task {
+        // Whoever waits for it sees it in the queue.
+        Task::Prepare => drop(try_prepare(shared)),
+        Task::Look => *found = look(shared),
+        Task::Free(found) => {
+            if let Err(fault) = free(shared, &found) {
+                shared.fail(fault);
+            }
+        }
+        Task::End => {}
+    }
+}
+
+/// Makes the next segment ready, and tells whoever waits for one how that went.
+pub(super) fn try_prepare(shared: &Shared) -> Result<(), LogError> {
+    let outcome = prepare(shared);
+    let mut queue = lock(&shared.queue);
+    queue.attempts += 1;
+    match &outcome {
+        Ok(()) => queue.refusal = None,
+        Err(fault @ LogError::Failed { .. }) => {
+            drop(queue);
+            shared.fail(fault.clone());
+            return outcome;
+        }
+        Err(error) => {
+            if queue.refusal.is_none() {
+                tracing::warn!(%error, "no log segment could be prepared");
+            }
+            queue.refusal = Some((error.clone(), Instant::now()));
+            queue.demand = 0;
+        }
+    }
+    if queue.demand <= queue.room.ready() {
+        queue.demand = 0;
+    }
+    shared.room_changes.notify_all();
+    outcome
+}
+
+/// Notes that the log was closed in good order, if it was.
+pub(super) fn note_close(shared: &Shared) {
     let queue = lock(&shared.queue);
     if queue.fault.is_none() {
         let control = control(shared, &queue, true);
@@ -82,25 +112,33 @@ pub(super) fn run(shared: &Shared) {
 fn next_task(shared: &Shared, found: &mut Option<Found>) -> Task {
     let mut queue = lock(&shared.queue);
     loop {
-        if queue.writer_ended {
-            return Task::End;
+        if let Some(task) = pick_task(&mut queue, found) {
+            return task;
         }
-        if queue.fault.is_none() && !queue.closing {
-            if let Some(ready) = found.take_if(|found| found.op <= queue.durable_op) {
-                queue.keeper_wants_durable = false;
-                return Task::Free(ready);
-            }
-            if queue.wants_segment() || queue.room.ready() < queue.demand {
-                return Task::Prepare;
-            }
-            if found.is_none() && queue.look_for_free {
-                queue.look_for_free = false;
-                return Task::Look;
-            }
-        }
-        queue.keeper_wants_durable = found.is_some();
         queue = shared.keeper_wakes.wait(queue).unwrap_or_else(PoisonError::into_inner);
     }
+}
+
+/// What there is to do now, if anything.
+fn pick_task(queue: &mut Queue, found: &mut Option<Found>) -> Option<Task> {
+    if queue.writer_ended {
+        return Some(Task::End);
+    }
+    if queue.fault.is_none() && !queue.closing {
+        if let Some(ready) = found.take_if(|found| found.op <= queue.durable_op) {
+            queue.keeper_wants_durable = false;
+            return Some(Task::Free(ready));
+        }
+        if queue.wants_segment() || queue.room.ready() < queue.demand {
+            return Some(Task::Prepare);
+        }
+        if found.is_none() && queue.look_for_free {
+            queue.look_for_free = false;
+            return Some(Task::Look);
+        }
+    }
+    queue.keeper_wants_durable = found.is_some();
+    None
 }
 
 /// What the control file should say now.

@@ -12,6 +12,7 @@ use super::control::{self, Control, ControlFile};
 use super::error::LogError;
 use super::group::{Cache, Group, GroupMemory};
 use super::keeper::{self, SPARES_MAX};
+use super::pump::{Pump, Pumped, Turns};
 use super::record::{RECORD_HEADER, Summary};
 use super::recover::{Scan, Tail, Walked, scan};
 use super::room::Room;
@@ -21,11 +22,35 @@ use super::writer::{Start, Writer};
 use super::{Count, Handle, Log, LogOptions, lock};
 use crate::disk::Disk;
 
+/// Opens a log that runs in threads of its own.
 pub(super) fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<Log, LogError> {
+    // The only luck in the log, and only against clients that would forge records inside their values.
+    let salt = || RandomState::new().build_hasher().finish() as u32;
+    let (shared, start) = recover(disk, options, None, salt)?;
+    spawn(shared, start)
+}
+
+/// Opens a log that its owner runs; without luck, so that what is done again gives the same bytes.
+pub(super) fn open_pumped(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Log, Pump), LogError> {
+    let (shared, start) = recover(disk, options, Some(Pumped::default()), || 0x706d_7570)?;
+    let turns = Arc::new(Mutex::new(Turns::new(Writer::new(shared.clone(), start))));
+    let pump = Pump::new(shared.clone(), turns.clone());
+    let (threads, thread_ids) = (Mutex::default(), Mutex::default());
+    let handle = Handle { shared, threads, thread_ids, turns: Some(turns) };
+    Ok((Log { handle: Arc::new(handle) }, pump))
+}
+
+/// Everything a writer needs to go on from what is on the disk.
+fn recover(
+    disk: Arc<dyn Disk>,
+    options: LogOptions,
+    pumped: Option<Pumped>,
+    salt: impl FnOnce() -> u32,
+) -> Result<(Arc<Shared>, Start), LogError> {
     options.check()?;
     let found = match scan(&*disk, options.cache_bytes)? {
         Some(found) => found,
-        None => begin(&*disk)?,
+        None => begin(&*disk, salt())?,
     };
     if let Some(damage) = &found.control_damage {
         tracing::warn!(%damage, "half of the log's control file is damaged; the other half will do");
@@ -33,13 +58,11 @@ pub(super) fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<Log, LogE
     if let Some(tail) = found.tail {
         make_tail_safe(&*disk, &found, tail)?;
     }
-    start(disk, options, found)
+    start(disk, options, found, pumped)
 }
 
 /// Makes the control file of a new log.
-fn begin(disk: &dyn Disk) -> Result<Scan, LogError> {
-    // The only luck in the log, and only against clients that would forge records inside their values.
-    let salt = RandomState::new().build_hasher().finish() as u32;
+fn begin(disk: &dyn Disk, salt: u32) -> Result<Scan, LogError> {
     let control = Control { first: 1, last: 0, first_sequence: 1, durable: 0, closed: false, salt };
     ControlFile::create(disk)?.write(&control)?;
     let found = scan(disk, 0)?;
@@ -91,7 +114,12 @@ fn make_tail_safe(disk: &dyn Disk, found: &Scan, tail: Tail) -> Result<(), LogEr
     Ok(())
 }
 
-fn start(disk: Arc<dyn Disk>, options: LogOptions, mut found: Scan) -> Result<Log, LogError> {
+fn start(
+    disk: Arc<dyn Disk>,
+    options: LogOptions,
+    mut found: Scan,
+    pumped: Option<Pumped>,
+) -> Result<(Arc<Shared>, Start), LogError> {
     // Prepared segments of another size are no use; what follows them goes too, so as to leave no gap.
     let after_tail = found.tail.map_or(0, |tail| tail.segment + 1);
     let usable = found.segments[after_tail..]
@@ -166,6 +194,7 @@ fn start(disk: Arc<dyn Disk>, options: LogOptions, mut found: Scan) -> Result<Lo
         groups: Mutex::new(groups),
         control: Mutex::new(control_file),
         queue: Mutex::new(queue),
+        pumped,
         writer_wakes: Condvar::new(),
         keeper_wakes: Condvar::new(),
         room_changes: Condvar::new(),
@@ -182,12 +211,12 @@ fn start(disk: Arc<dyn Disk>, options: LogOptions, mut found: Scan) -> Result<Lo
         groups: summaries,
         cache,
     };
-    spawn(shared, start)
+    Ok((shared, start))
 }
 
 fn spawn(shared: Arc<Shared>, start: Start) -> Result<Log, LogError> {
     let (threads, thread_ids) = (Mutex::default(), Mutex::default());
-    let handle = Handle { shared: shared.clone(), threads, thread_ids };
+    let handle = Handle { shared: shared.clone(), threads, thread_ids, turns: None };
     let keep = |thread: thread::JoinHandle<()>| {
         lock(&handle.thread_ids).push(thread.thread().id());
         lock(&handle.threads).push(thread);

@@ -74,6 +74,8 @@ pub(super) enum Body<'a> {
     Mark,
     /// The log goes on in the next segment.
     End,
+    /// The group is as if it had never been.
+    Forget,
 }
 
 /// A group's state without its entries.
@@ -224,6 +226,7 @@ impl Body<'_> {
             Body::State(_) => 6,
             Body::Mark => 7,
             Body::End => 8,
+            Body::Forget => 9,
         }
     }
 }
@@ -250,7 +253,7 @@ pub(super) fn encode(
             out.extend_from_slice(payload);
         }
         Body::Vote(bytes) | Body::Committed(bytes) => out.extend_from_slice(bytes),
-        Body::Truncate { after: None } | Body::Mark | Body::End => {}
+        Body::Truncate { after: None } | Body::Mark | Body::End | Body::Forget => {}
         Body::Truncate { after: Some(after) } => out.extend_from_slice(&after.to_le_bytes()),
         Body::Purge { index, log_id } => {
             out.extend_from_slice(&index.to_le_bytes());
@@ -325,7 +328,8 @@ pub(super) fn decode(seed: u32, bytes: &[u8]) -> Result<(Head, Body<'_>), Damage
         6 => Body::State(Summary::decode(rest).ok_or(bad)?),
         7 if rest.is_empty() => Body::Mark,
         8 if rest.is_empty() => Body::End,
-        3 | 7 | 8 => return Err(bad),
+        9 if rest.is_empty() => Body::Forget,
+        3 | 7 | 8 | 9 => return Err(bad),
         unknown => return Err(Damage::Kind(unknown)),
     };
     Ok((Head { length, sequence, mark, group }, body))
@@ -347,6 +351,7 @@ mod tests {
         State(Summary),
         Mark,
         End,
+        Forget,
     }
 
     impl Owned {
@@ -360,6 +365,7 @@ mod tests {
                 Owned::State(summary) => Body::State(summary.clone()),
                 Owned::Mark => Body::Mark,
                 Owned::End => Body::End,
+                Owned::Forget => Body::Forget,
             }
         }
     }
@@ -394,6 +400,7 @@ mod tests {
             summary().prop_map(Owned::State),
             Just(Owned::Mark),
             Just(Owned::End),
+            Just(Owned::Forget),
         ]
     }
 

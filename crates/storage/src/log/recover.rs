@@ -330,6 +330,10 @@ impl Walk<'_> {
         if matches!(body, Body::Mark | Body::End) {
             return Ok(());
         }
+        if body == Body::Forget {
+            self.groups.remove(&head.group);
+            return Ok(());
+        }
         let is_new = !self.groups.contains_key(&head.group);
         let group = self.groups.entry(head.group).or_default();
         match body {
@@ -368,7 +372,7 @@ impl Walk<'_> {
                     ));
                 }
             }
-            Body::Mark | Body::End => {}
+            Body::Mark | Body::End | Body::Forget => {}
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::log::record::{RECORD_HEADER, seed};
 /// Records start here.
 pub(super) const SEGMENT_HEADER: u64 = 4096;
 /// The version of segments that we write, and the newest that we read.
-pub(super) const SEGMENT_VERSION: u32 = 1;
+pub(super) const SEGMENT_VERSION: u32 = 2;
 /// Kept free behind the records for the record that ends a segment and the closing mark.
 pub(super) const SEGMENT_TRAILER: u64 = 2 * RECORD_HEADER as u64;
 
@@ -213,6 +213,6 @@ mod tests {
     #[test]
     fn a_newer_version_is_named_beside_ours() {
         let error = decode_header(&header_of_version(9, 3, 7, 1 << 20), "f").unwrap_err();
-        assert_eq!(error.to_string(), "f has format version 9, and this program knows versions up to 1");
+        assert_eq!(error.to_string(), "f has format version 9, and this program knows versions up to 2");
     }
 }

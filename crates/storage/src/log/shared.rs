@@ -10,6 +10,8 @@ use bytes::Bytes;
 use super::control::ControlFile;
 use super::error::LogError;
 use super::group::{Group, GroupMemory};
+use super::keeper;
+use super::pump::Pumped;
 use super::record::{ENTRY_PREFIX, RECORD_HEADER, Summary, record_bytes};
 use super::room::Room;
 use super::segment::Segment;
@@ -26,11 +28,12 @@ pub(super) enum Work {
     Truncate(Option<u64>),
     Purge { index: u64, log_id: Bytes },
     Committed(Bytes),
+    Forget,
 }
 
 impl Work {
     fn frees_segments(&self) -> bool {
-        matches!(self, Work::Truncate(_) | Work::Purge { .. })
+        matches!(self, Work::Truncate(_) | Work::Purge { .. } | Work::Forget)
     }
 
     /// Bytes of a record that is not an entry.
@@ -39,6 +42,7 @@ impl Work {
             Work::Entries(_) => return None,
             Work::Vote(blob) | Work::Committed(blob) => blob.len(),
             Work::Truncate(_) => 8,
+            Work::Forget => 0,
             Work::Purge { log_id, .. } => 8 + log_id.len(),
         };
         Some(record_bytes(body as u64))
@@ -62,6 +66,8 @@ pub(super) struct Shared {
     pub groups: Mutex<BTreeMap<u64, Arc<Group>>>,
     pub control: Mutex<ControlFile>,
     pub queue: Mutex<Queue>,
+    /// When the log has no threads.
+    pub pumped: Option<Pumped>,
     /// The writer waits here for work.
     pub writer_wakes: Condvar,
     /// The keeper waits here for something to prepare or to take back.
@@ -137,6 +143,11 @@ impl Queue {
 }
 
 impl Shared {
+    /// Whether work is accepted.
+    pub fn check(&self) -> Result<(), LogError> {
+        lock(&self.queue).check()
+    }
+
     /// Queues work for a group, visible in its memory at once.
     pub fn submit(&self, group: &Arc<Group>, work: Work, mut done: Option<Done>) -> Result<(), LogError> {
         loop {
@@ -147,7 +158,8 @@ impl Shared {
             let mut queue = lock(&self.queue);
             queue.check()?;
             self.count_group(&mut memory, &mut queue)?;
-            let hint = memory.summary.committed.clone().filter(|_| memory.hint_unwritten);
+            let hint = memory.summary.committed.clone();
+            let hint = hint.filter(|_| memory.hint_unwritten && !matches!(work, Work::Forget));
             let hint_bytes = hint.as_ref().map(|hint| record_bytes(hint.len() as u64));
             let entries: &[(u64, Bytes)] = if let Work::Entries(entries) = &work { entries } else { &[] };
             let entry_bytes =
@@ -164,6 +176,11 @@ impl Shared {
                 queue.push(Op { group: group.clone(), id: 0, work: Work::Committed(hint), done: None });
             }
             apply(&mut memory, &work, queue.next_op);
+            if matches!(work, Work::Forget) {
+                // Segments begun from here on are begun after the record that says so, and without the group's state.
+                queue.groups -= 1;
+                queue.room.state_bytes_max = Summary::bytes_max(queue.groups);
+            }
             queue.push(Op { group: group.clone(), id: 0, work, done: done.take() });
             if queue.wants_segment() {
                 self.keeper_wakes.notify_one();
@@ -173,6 +190,7 @@ impl Shared {
             drop(memory);
             if wake {
                 self.writer_wakes.notify_one();
+                self.wake_pump();
             }
             return Ok(());
         }
@@ -210,10 +228,14 @@ impl Shared {
 
     /// Asks for prepared segments and waits for the keeper's next attempt.
     fn wait_for_segments<'a>(
-        &self,
+        &'a self,
         mut queue: MutexGuard<'a, Queue>,
         segments: usize,
     ) -> Result<MutexGuard<'a, Queue>, LogError> {
+        if let Some(pumped) = &self.pumped {
+            drop(queue);
+            return self.prepare_here(pumped, segments);
+        }
         if let Some(refusal) = queue.recent_refusal() {
             return Err(refusal.clone());
         }
@@ -235,13 +257,31 @@ impl Shared {
         }
     }
 
+    /// For a log without threads: prepares segments in place of the keeper.
+    fn prepare_here(&self, pumped: &Pumped, segments: usize) -> Result<MutexGuard<'_, Queue>, LogError> {
+        let _one_at_a_time = lock(&pumped.keeping);
+        loop {
+            let queue = lock(&self.queue);
+            queue.check()?;
+            if segments <= queue.room.ready() {
+                return Ok(queue);
+            }
+            drop(queue);
+            keeper::try_prepare(self)?;
+        }
+    }
+
+    fn wake_pump(&self) {
+        if let Some(pumped) = &self.pumped {
+            pumped.wake();
+        }
+    }
+
     /// Stops everything: nobody knows what the disk has. The writer tells those who wait.
     pub fn fail(&self, fault: LogError) {
         tracing::error!(error = %fault, "the log stops");
         lock(&self.queue).fault.get_or_insert(fault);
-        self.writer_wakes.notify_all();
-        self.keeper_wakes.notify_all();
-        self.room_changes.notify_all();
+        self.wake_all();
     }
 
     /// Queues the last hints and refuses everything after them.
@@ -265,9 +305,14 @@ impl Shared {
             }
         }
         lock(&self.queue).closing = true;
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         self.writer_wakes.notify_all();
         self.keeper_wakes.notify_all();
         self.room_changes.notify_all();
+        self.wake_pump();
     }
 
     pub fn stats(&self) -> LogStats {
@@ -333,6 +378,7 @@ fn apply(memory: &mut GroupMemory, work: &Work, op: u64) {
         Work::Truncate(after) => memory.truncate_after(*after),
         Work::Purge { index, log_id } => memory.purge(*index, log_id.clone()),
         Work::Committed(_) => {}
+        Work::Forget => *memory = GroupMemory::default(),
     }
 }
 

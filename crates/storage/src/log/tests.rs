@@ -3,6 +3,8 @@
 mod behaviour;
 mod crash;
 mod damage;
+mod groups;
+mod pumped;
 mod recycle;
 mod space;
 

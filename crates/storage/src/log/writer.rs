@@ -1,4 +1,4 @@
-//! The writer thread: everything that has arrived, in one write and one sync, then the callbacks.
+//! The writer: everything that has arrived, in one write and one sync, then the callbacks.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -9,7 +9,7 @@ use super::group::Cache;
 use super::lock;
 use super::record::{ALIGN, Body, ENTRY_PREFIX, RECORD_HEADER, Summary, encode, record_bytes};
 use super::segment::{SEGMENT_HEADER, Segment};
-use super::shared::{Op, Shared, Work};
+use super::shared::{Op, Queue, Shared, Work};
 
 /// A write buffer larger than this is given back after use.
 const BUFFER_KEPT: usize = 4 << 20;
@@ -51,6 +51,29 @@ struct Round {
     bytes: u64,
 }
 
+/// What a writer found in the queue.
+pub(super) enum Next {
+    Work,
+    Nothing,
+    /// There will be no more work, or the log has failed.
+    End,
+}
+
+fn look_for_work(queue: &mut Queue, ops: &mut Vec<Op>) -> Next {
+    if queue.fault.is_some() {
+        return Next::End;
+    }
+    if !queue.ops.is_empty() {
+        std::mem::swap(ops, &mut queue.ops);
+        return Next::Work;
+    }
+    if queue.closing {
+        return Next::End;
+    }
+    queue.writer_waits = true;
+    Next::Nothing
+}
+
 /// Where a writer begins.
 pub(super) struct Start {
     pub segment: Arc<Segment>,
@@ -84,18 +107,28 @@ impl Writer {
         let guard = Ended { shared: self.shared.clone() };
         let mut ops = Vec::new();
         while self.next_ops(&mut ops) {
-            match self.write_round(&ops) {
+            match self.write_ops(&ops).and_then(|()| self.sync_written()) {
                 Ok(()) => self.finish_round(&mut ops),
                 Err(fault) => self.shared.fail(fault),
             }
         }
+        self.end(&mut ops);
+        drop(guard);
+    }
+
+    /// The last thing a writer does: it closes the log, or tells everybody that it has failed.
+    pub fn end(&mut self, ops: &mut Vec<Op>) {
         let fault = lock(&self.shared.queue).fault.clone();
         if let Some(fault) = fault {
-            self.shared.refuse(&mut ops, &fault);
+            self.shared.refuse(ops, &fault);
         } else if let Err(fault) = self.write_closing_mark() {
             self.shared.fail(fault);
         }
-        drop(guard);
+    }
+
+    /// Takes all work there is.
+    pub fn take(&mut self, ops: &mut Vec<Op>) -> Next {
+        look_for_work(&mut lock(&self.shared.queue), ops)
     }
 
     /// Waits for work and takes all there is; false when there will be none, or the log has failed.
@@ -103,17 +136,11 @@ impl Writer {
         let shared = self.shared.clone();
         let mut queue = lock(&shared.queue);
         loop {
-            if queue.fault.is_some() {
-                return false;
+            match look_for_work(&mut queue, ops) {
+                Next::Work => return true,
+                Next::End => return false,
+                Next::Nothing => {}
             }
-            if !queue.ops.is_empty() {
-                std::mem::swap(ops, &mut queue.ops);
-                return true;
-            }
-            if queue.closing {
-                return false;
-            }
-            queue.writer_waits = true;
             if self.ends_in_mark || self.next_sequence == 1 {
                 queue = shared.writer_wakes.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -127,22 +154,31 @@ impl Writer {
                 .unwrap_or_else(PoisonError::into_inner);
             queue = back;
             if timeout.timed_out() {
-                // Where there is no room left, the next segment's first record says the same.
-                let fits = !self.opening
-                    && self.at() + record_bytes(0) <= self.segment.records_end()
-                    && queue.room.place_here(record_bytes(0));
-                self.ends_in_mark = true;
-                if fits {
-                    drop(queue);
-                    self.put(0, &Body::Mark);
-                    if let Err(fault) = self.write_buffer() {
-                        shared.fail(fault);
-                        return false;
-                    }
-                    queue = lock(&shared.queue);
+                drop(queue);
+                if let Err(fault) = self.put_idle_mark() {
+                    shared.fail(fault);
+                    return false;
                 }
+                queue = lock(&shared.queue);
             }
         }
+    }
+
+    /// Notes that everything is durable, without a sync; to be called between rounds only.
+    pub fn put_idle_mark(&mut self) -> Result<(), LogError> {
+        if self.ends_in_mark || self.next_sequence == 1 {
+            return Ok(());
+        }
+        // Where there is no room left, the next segment's first record says the same.
+        let fits = !self.opening
+            && self.at() + record_bytes(0) <= self.segment.records_end()
+            && lock(&self.shared.queue).room.place_here(record_bytes(0));
+        self.ends_in_mark = true;
+        if fits {
+            self.put(0, &Body::Mark);
+            self.write_buffer()?;
+        }
+        Ok(())
     }
 
     /// Where the next record goes.
@@ -150,15 +186,17 @@ impl Writer {
         self.buffer_at + self.buffer.len() as u64
     }
 
-    fn write_round(&mut self, ops: &[Op]) -> Result<(), LogError> {
+    /// The first half of a round.
+    pub fn write_ops(&mut self, ops: &[Op]) -> Result<(), LogError> {
         for (number, op) in ops.iter().enumerate() {
             self.encode_op(number, op)?;
         }
-        if self.next_sequence > self.durable + 1 && !self.buffer.is_empty() {
-            self.write_buffer()?;
-            self.sync()?;
-        }
-        Ok(())
+        if self.buffer.is_empty() { Ok(()) } else { self.write_buffer() }
+    }
+
+    /// The second half, after which callers may be told.
+    pub fn sync_written(&mut self) -> Result<(), LogError> {
+        if self.durable + 1 < self.next_sequence { self.sync() } else { Ok(()) }
     }
 
     fn encode_op(&mut self, number: usize, op: &Op) -> Result<(), LogError> {
@@ -190,6 +228,10 @@ impl Writer {
             Work::Committed(committed) => {
                 self.put_fitting(id, &Body::Committed(committed), committed.len())?;
                 self.groups.entry(id).or_default().committed = Some(committed.clone());
+            }
+            Work::Forget => {
+                self.put_fitting(id, &Body::Forget, 0)?;
+                self.groups.remove(&id);
             }
         }
         Ok(())
@@ -269,7 +311,8 @@ impl Writer {
         LogError::Failed { doing, file, source: Arc::new(error) }
     }
 
-    fn finish_round(&mut self, ops: &mut Vec<Op>) {
+    /// Tells callers that the round is durable.
+    pub fn finish_round(&mut self, ops: &mut Vec<Op>) {
         for op in ops.iter_mut() {
             if let Some(done) = op.done.take() {
                 done(Ok(()));

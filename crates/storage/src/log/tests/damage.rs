@@ -174,10 +174,10 @@ fn a_newer_format_is_refused_with_both_versions_named_and_nothing_is_changed() {
     };
     let salt = disk.contents(&name).unwrap()[32..36].try_into().map(u32::from_le_bytes).unwrap();
     let generation = parse_segment_name(&name).unwrap();
-    disk.open(&name).unwrap().write_at(&header_of_version(2, salt, generation, SEGMENT), 0).unwrap();
+    disk.open(&name).unwrap().write_at(&header_of_version(3, salt, generation, SEGMENT), 0).unwrap();
     let before: Vec<_> = disk.list().unwrap().iter().map(|name| disk.contents(name).unwrap()).collect();
     let error = try_open(&disk).unwrap_err().to_string();
-    assert_eq!(error, format!("memory/{name} has format version 2, and this program knows versions up to 1"));
+    assert_eq!(error, format!("memory/{name} has format version 3, and this program knows versions up to 2"));
     let after: Vec<_> = disk.list().unwrap().iter().map(|name| disk.contents(name).unwrap()).collect();
     assert!(before == after);
 }

@@ -9,13 +9,28 @@
 
 pub mod command;
 pub mod content;
+mod driver;
+mod errors;
+pub mod file;
+mod founding;
+mod handle;
 pub mod keys;
+mod known;
+mod leader;
+pub mod link;
+pub mod machine;
 mod recent;
 pub mod state;
+mod store;
 
 pub use command::{
     Command, Genesis, KeyExpect, Outcome, Refusal, Request, RequestFault, Step, StepFrom, Subject,
 };
 pub use content::Content;
+pub use errors::{CatalogError, OpenCatalogError};
+pub use handle::{Catalog, CatalogInfo, CatalogOptions, Luck, Summary};
 pub use keys::{KeyEntry, Keys};
+pub use known::TwoFoundings;
+pub use link::{CatalogLink, LinkError};
 pub use state::{CATALOG_HOSTS_MAX, CatalogState, CohortFacts, Founding, StateFault, catalog_hosts};
+pub use store::Freshness;

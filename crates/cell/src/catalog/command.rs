@@ -34,6 +34,9 @@ pub struct Request {
     /// A place of the catalog's log that the sender knew to be decided before it sent this for the first time. It tells
     /// how far back the catalog's memory of requests has to reach to know whether this one was carried out before.
     pub after: u64,
+    /// Whether it may have been sent before. If it is refused now, it stays refused, so that an earlier copy that is still on its
+    /// way changes nothing either.
+    pub again: bool,
     /// What to do.
     pub command: Command,
 }
@@ -323,6 +326,9 @@ pub enum Refusal {
         /// How far back the memory goes.
         since: u64,
     },
+    /// The request was refused before, and is not carried out any more.
+    #[error("this request was refused before")]
+    Withdrawn,
     /// The request is too long.
     #[error("the change takes {bytes} bytes, and at most {REQUEST_BYTES_MAX} are allowed")]
     TooLarge {

@@ -24,18 +24,34 @@ pub struct Content {
 }
 
 impl Content {
+    /// A content that says this, with no keys.
+    pub(crate) fn of_state(state: Arc<CatalogState>) -> Content {
+        Content { state, ..Content::default() }
+    }
+
     /// Carries out the request that stands in the log at `index`, once: a request that was carried out before gets the
     /// same outcome again.
     ///
-    /// On a refusal the content is as it was. `index` rises from call to call.
+    /// On a refusal the content is as it was, but for the memory that a request sent again was refused. `index` rises from call
+    /// to call.
     pub fn apply(&mut self, index: u64, request: &Request) -> Result<Outcome, Refusal> {
-        if let Some(outcome) = self.recent.outcome(request.id) {
-            return Ok(outcome);
+        if let Some(decided) = self.recent.outcome(request.id) {
+            return decided.ok_or(Refusal::Withdrawn);
         }
         self.recent.check_reaches(request.after)?;
-        let (version, changed) = self.carry_out(index, &request.command)?;
+        let (version, changed) = match self.carry_out(index, &request.command) {
+            Ok(done) => done,
+            Err(refusal) => {
+                if request.again {
+                    // The attempt before this one may still be on its way, and must not be carried out after its sender
+                    // was told of a refusal.
+                    self.recent.remember(request.id, index, None);
+                }
+                return Err(refusal);
+            }
+        };
         let outcome = Outcome { version, changed, index };
-        self.recent.remember(request.id, outcome);
+        self.recent.remember(request.id, index, Some(outcome));
         Ok(outcome)
     }
 

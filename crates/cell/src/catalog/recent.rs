@@ -13,16 +13,16 @@ pub(crate) const REMEMBERED_MAX: usize = 1024;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Recent {
-    /// In the order of the log.
-    done: VecDeque<(u128, Outcome)>,
+    /// In the order of the log: which request, in which entry, and what it came to; `None` if it was refused for good.
+    done: VecDeque<(u128, u64, Option<Outcome>)>,
     /// Index of the newest request that is no longer remembered; 0 for none.
     forgotten: u64,
 }
 
 impl Recent {
-    /// What a request came to, if it is remembered.
-    pub(crate) fn outcome(&self, id: u128) -> Option<Outcome> {
-        self.done.iter().rev().find(|(done, _)| *done == id).map(|(_, outcome)| *outcome)
+    /// What a request came to, if it is remembered: the outcome, or that it was refused for good.
+    pub(crate) fn outcome(&self, id: u128) -> Option<Option<Outcome>> {
+        self.done.iter().rev().find(|(done, ..)| *done == id).map(|(.., outcome)| *outcome)
     }
 
     /// Refuses a request that might have been carried out and forgotten since.
@@ -30,11 +30,11 @@ impl Recent {
         if after < self.forgotten { Err(Refusal::TooOld { after, since: self.forgotten }) } else { Ok(()) }
     }
 
-    pub(crate) fn remember(&mut self, id: u128, outcome: Outcome) {
-        self.done.push_back((id, outcome));
+    pub(crate) fn remember(&mut self, id: u128, index: u64, outcome: Option<Outcome>) {
+        self.done.push_back((id, index, outcome));
         while REMEMBERED_MAX < self.done.len() {
-            if let Some((_, oldest)) = self.done.pop_front() {
-                self.forgotten = oldest.index;
+            if let Some((_, oldest, _)) = self.done.pop_front() {
+                self.forgotten = oldest;
             }
         }
     }

@@ -37,7 +37,7 @@ impl Desk {
 
     fn command(&mut self, command: Command) {
         self.index += 1;
-        let request = Request { id: self.index.into(), after: self.index - 1, command };
+        let request = Request { id: self.index.into(), after: self.index - 1, again: false, command };
         self.content.apply(self.index, &request).unwrap();
     }
 

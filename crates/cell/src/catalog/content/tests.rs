@@ -29,6 +29,15 @@ fn genesis(cohorts: &[&[u64]]) -> Genesis {
     }
 }
 
+/// A content with nothing but a founding.
+pub(crate) fn founded(founding: u64) -> Content {
+    let genesis = Genesis { founding: Founding(founding), ..genesis(&[&[1]]) };
+    let mut content = Content::default();
+    let request = Request { id: 1, after: 0, again: false, command: Command::Found(genesis) };
+    content.apply(1, &request).unwrap();
+    content
+}
+
 fn value(bytes: usize) -> Value {
     Value { content_type: ContentType::Json, bytes: Bytes::from(vec![b'1'; bytes]) }
 }
@@ -62,7 +71,7 @@ impl Replica {
     }
 
     fn command(&mut self, command: Command) -> Result<Outcome, Refusal> {
-        self.request(&Request { id: u128::from(self.index) << 64, after: self.index, command })
+        self.request(&Request { id: u128::from(self.index) << 64, after: self.index, again: false, command })
     }
 
     fn put_atlas(&mut self, cohorts: &[&[u64]], if_version: Option<u64>) -> Result<Outcome, Refusal> {
@@ -235,7 +244,7 @@ fn the_store_is_full_at_its_limit_and_room_comes_back() {
     let mut content = Replica::founded(&[&[1]]).content;
     let mut put = |index: u64, key: String, bytes: usize| {
         let command = Command::PutKey { key, value: value(bytes), expect: KeyExpect::Anything };
-        content.apply(index, &Request { id: index.into(), after: index - 1, command })
+        content.apply(index, &Request { id: index.into(), after: index - 1, again: false, command })
     };
     let each = 4 + VALUE_BYTES_MAX;
     let fit = (KEYS_BYTES_MAX / each) as u64;
@@ -252,7 +261,7 @@ fn the_store_is_full_at_its_limit_and_room_comes_back() {
 fn a_request_sent_again_takes_effect_once() {
     let mut replica = Replica::founded(&[&[1]]);
     let command = Command::PutKey { key: "k".into(), value: value(1), expect: KeyExpect::Absent };
-    let request = Request { id: 99, after: 1, command };
+    let request = Request { id: 99, after: 1, again: false, command };
     let first = replica.request(&request).unwrap();
     let delete = Command::DeleteKey { key: "k".into(), expect: KeyExpect::Present };
     replica.command(delete).unwrap();
@@ -264,7 +273,7 @@ fn a_request_sent_again_takes_effect_once() {
 fn a_request_that_may_have_been_forgotten_is_refused() {
     let mut replica = Replica::founded(&[&[1]]);
     let command = Command::PutKey { key: "k".into(), value: value(1), expect: KeyExpect::Anything };
-    let request = Request { id: 99, after: 1, command };
+    let request = Request { id: 99, after: 1, again: false, command };
     replica.request(&request).unwrap();
     for i in 0..REMEMBERED_MAX {
         replica.put_key(&format!("{}", i % 10), 1, KeyExpect::Anything).unwrap();
@@ -272,6 +281,22 @@ fn a_request_that_may_have_been_forgotten_is_refused() {
     assert!(matches!(replica.request(&request), Err(Refusal::TooOld { after: 1, .. })));
     // The same wish from somebody who knows how far the catalog is.
     replica.request(&Request { id: 100, after: replica.index, ..request }).unwrap();
+}
+
+#[test]
+fn a_request_that_was_refused_when_sent_again_is_not_carried_out_when_its_first_copy_arrives() {
+    let mut replica = Replica::founded(&[&[1]]);
+    replica.put_key("k", 1, KeyExpect::Absent).unwrap();
+    let command = Command::PutKey { key: "k".into(), value: value(2), expect: KeyExpect::Absent };
+    let first = Request { id: 99, after: 1, again: false, command };
+    let again = Request { again: true, ..first.clone() };
+    replica.index += 1;
+    let refused = replica.content.apply(replica.index, &again);
+    assert!(matches!(refused, Err(Refusal::Exists { .. })));
+    let delete = Command::DeleteKey { key: "k".into(), expect: KeyExpect::Present };
+    replica.command(delete).unwrap();
+    assert_eq!(replica.request(&first), Err(Refusal::Withdrawn));
+    assert!(replica.content.keys.is_empty());
 }
 
 #[test]
@@ -365,7 +390,7 @@ proptest! {
     fn requests_come_back_from_their_bytes_and_cut_ones_are_refused(
         id: u128, after: u64, command in any_command(), cut in any::<prop::sample::Index>(),
     ) {
-        let request = Request { id, after, command };
+        let request = Request { id, after, again: after % 2 == 0, command };
         let bytes = request.encode().unwrap();
         prop_assert_eq!(Request::decode(&bytes).unwrap(), request);
         prop_assert!(Request::decode(&bytes[..cut.index(bytes.len())]).is_err());

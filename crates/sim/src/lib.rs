@@ -13,6 +13,8 @@
 //! * [`lab`]: a flock that a person plays with, for `skein flock-lab`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cell")]
+pub mod cell;
 pub mod check;
 pub mod cluster;
 pub mod engine;

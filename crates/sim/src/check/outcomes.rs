@@ -11,6 +11,8 @@ struct Known<'a> {
     changes: Option<&'a BTreeMap<Row, Change>>,
     committed: Option<TxClock>,
     refused: Option<&'a Answer>,
+    /// Whether everybody who sent it was told that nothing was done.
+    nothing: Option<bool>,
 }
 
 /// All transactions of a history; an error if two answers about one contradict each other.
@@ -24,6 +26,8 @@ fn known(history: &History) -> Result<BTreeMap<&TxId, Known<'_>>, Violation> {
         let known = all.entry(id).or_default();
         if let Asked::Write { changes, .. } = &call.asked {
             known.changes.get_or_insert(changes);
+            let nothing = matches!(call.answer, Answer::Nothing(_));
+            known.nothing = Some(known.nothing.unwrap_or(true) && nothing);
         }
         match &call.answer {
             Answer::Committed(time) => match known.committed.replace(*time) {
@@ -44,7 +48,15 @@ fn known(history: &History) -> Result<BTreeMap<&TxId, Known<'_>>, Violation> {
             )));
         }
     }
-    Ok(all)
+    let lie = all
+        .iter()
+        .find_map(|(id, known)| Some((id, known.committed.filter(|_| known.nothing == Some(true))?)));
+    match lie {
+        Some((id, time)) => Err(Violation(format!(
+            "transaction {id} was said not to be written to all who sent it, and was, at {time}"
+        ))),
+        None => Ok(all),
+    }
 }
 
 /// Holds all outcomes against the versions there are.

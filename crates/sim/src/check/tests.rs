@@ -140,6 +140,15 @@ fn a_transaction_written_twice_is_noticed() {
 }
 
 #[test]
+fn a_write_that_was_said_not_to_have_happened_and_did_is_noticed() {
+    let nothing = || Answer::Nothing("no leader".into());
+    let mut story = story();
+    story.put(1, "a", nothing()).holds("a", 10, Some(1)).status(1, Answer::Committed(TxClock(10)));
+    story.wrong("was said not to be written");
+    story.put(1, "a", unknown()).fine();
+}
+
+#[test]
 fn contradicting_answers_are_noticed() {
     story().written(1, "a", 10).status(1, Answer::Aborted).wrong("and also");
 }

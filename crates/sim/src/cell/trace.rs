@@ -1,0 +1,64 @@
+//! What happened, as a hash: two runs of one seed have the same one, or the simulator is not deterministic.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Clones share it. Only one thread uses it; it can be sent because a network has to be.
+#[derive(Clone, Default)]
+pub struct Trace(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    hash: u64,
+    events: u64,
+    now_millis: u64,
+    print: bool,
+}
+
+impl Trace {
+    /// A trace that prints what it is told in words, too.
+    pub fn printing(print: bool) -> Trace {
+        let trace = Trace::default();
+        trace.lock().print = print;
+        trace
+    }
+
+    /// The simulated time, for the events from now on.
+    pub fn set_now(&self, millis: u64) {
+        self.lock().now_millis = millis;
+    }
+
+    /// Something that is told in words.
+    pub fn say(&self, what: impl FnOnce() -> String) {
+        let what = what();
+        let mut state = self.lock();
+        state.add(what.as_bytes());
+        if state.print {
+            println!("{:>9.3} {what}", state.now_millis as f64 / 1000.0);
+        }
+    }
+
+    /// Bytes that a peer sent or was given.
+    pub fn bytes(&self, peer: u64, bytes: &[u8]) {
+        let mut state = self.lock();
+        state.hash = state.hash.wrapping_add(peer + 1);
+        state.add(bytes);
+    }
+
+    /// The hash of all so far, and how many events there were.
+    pub fn hash(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.hash, state.events)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn add(&mut self, bytes: &[u8]) {
+        self.events += 1;
+        self.hash = xxh3_64_with_seed(bytes, self.hash.rotate_left(17) ^ self.now_millis);
+    }
+}

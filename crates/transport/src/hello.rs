@@ -145,7 +145,7 @@ impl Greeting {
                 let mut body = Fields(body);
                 let reason = Reason::from_code(body.take::<1>("reason")?[0]);
                 let len = usize::from(u16::from_le_bytes(body.take("length of text")?));
-                let text = body.text(len.min(TEXT_BYTES_MAX), "text")?;
+                let text = body.text(len, TEXT_BYTES_MAX, "text")?;
                 Ok(Greeting::Refusal { reason, text })
             }
             _ => Err(GreetingError::Malformed("its kind is unknown")),
@@ -155,14 +155,20 @@ impl Greeting {
 
 /// The body of a refusal, which may also come as a frame later.
 pub(crate) fn encode_refusal(reason: Reason, text: &str) -> Vec<u8> {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
+    let text = cut(text, TEXT_BYTES_MAX);
+    let mut body = vec![reason.code()];
+    body.extend_from_slice(&(text.len() as u16).to_le_bytes());
+    body.extend_from_slice(text.as_bytes());
+    body
+}
+
+/// As much of a text as fits, in whole characters.
+pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    let mut body = vec![reason.code()];
-    body.extend_from_slice(&(end as u16).to_le_bytes());
-    body.extend_from_slice(&text.as_bytes()[..end]);
-    body
+    &text[..end]
 }
 
 impl Hello {
@@ -182,9 +188,9 @@ impl Hello {
         };
         body.extend_from_slice(&ip.octets());
         body.extend_from_slice(&self.share.port().to_le_bytes());
-        let build = &self.build.as_bytes()[..self.build.len().min(BUILD_BYTES_MAX)];
+        let build = cut(&self.build, BUILD_BYTES_MAX);
         body.push(build.len() as u8);
-        body.extend_from_slice(build);
+        body.extend_from_slice(build.as_bytes());
         body
     }
 
@@ -210,7 +216,7 @@ impl Hello {
         if BUILD_BYTES_MAX < len {
             return Err(GreetingError::Malformed("its build text is too long"));
         }
-        let build = body.text(len, "build")?;
+        let build = body.text(len, BUILD_BYTES_MAX, "build")?;
         Ok(Hello { version_min, version_max, identity, life, expected, number, share, build })
     }
 }
@@ -225,12 +231,13 @@ impl Fields<'_> {
         Ok(*field)
     }
 
-    /// Text of a stranger, for logs: what is not printable is replaced.
-    fn text(&mut self, len: usize, what: &'static str) -> Result<String, GreetingError> {
+    /// Text of a stranger, for logs: what is not printable is replaced, and what that makes longer than allowed is cut.
+    fn text(&mut self, len: usize, max: usize, what: &'static str) -> Result<String, GreetingError> {
         let (text, rest) = self.0.split_at_checked(len).ok_or(GreetingError::Malformed(what))?;
         self.0 = rest;
         let text = String::from_utf8_lossy(text);
-        Ok(text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect())
+        let printable: String = text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
+        Ok(cut(&printable, max).to_owned())
     }
 }
 
@@ -318,6 +325,17 @@ mod tests {
             panic!("a refusal")
         };
         assert_eq!(read, "ü".repeat(TEXT_BYTES_MAX / 2));
+    }
+
+    #[test]
+    fn a_text_that_is_not_text_is_replaced_and_still_fits() {
+        let mut body = hello().encode();
+        let at = body.len() - hello().build.len() - 1;
+        body.truncate(at);
+        body.push(BUILD_BYTES_MAX as u8);
+        body.extend_from_slice(&[0xFF; BUILD_BYTES_MAX]);
+        let read = Hello::decode(&body).unwrap();
+        assert_eq!(read.build, "\u{FFFD}".repeat(BUILD_BYTES_MAX / 3));
     }
 
     proptest! {

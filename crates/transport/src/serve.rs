@@ -3,6 +3,7 @@
 use crate::api::{Chunks, Failure};
 use crate::arrivals::ITEM_COST;
 use crate::conn::Conn;
+use crate::hello::cut;
 use crate::lanes::SMALL_BYTES_MAX;
 use crate::wire::Status;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -19,15 +20,12 @@ const FAILURE_BYTES_MAX: usize = 1 << 20;
 
 impl Failure {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut end = self.text.len().min(FAILURE_BYTES_MAX);
-        while !self.text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let detail = &self.detail[..self.detail.len().min(FAILURE_BYTES_MAX - end)];
-        let mut bytes = BytesMut::with_capacity(6 + end + detail.len());
+        let text = cut(&self.text, FAILURE_BYTES_MAX);
+        let detail = &self.detail[..self.detail.len().min(FAILURE_BYTES_MAX - text.len())];
+        let mut bytes = BytesMut::with_capacity(6 + text.len() + detail.len());
         bytes.put_u16_le(self.code);
-        bytes.put_u32_le(end as u32);
-        bytes.put_slice(&self.text.as_bytes()[..end]);
+        bytes.put_u32_le(text.len() as u32);
+        bytes.put_slice(text.as_bytes());
         bytes.put_slice(detail);
         bytes.freeze()
     }

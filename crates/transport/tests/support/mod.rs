@@ -1,5 +1,5 @@
 //! Peers for tests: a handler that notes what it is told and answers a few services.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses its part
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;

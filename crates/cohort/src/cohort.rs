@@ -116,6 +116,8 @@ impl Cohort {
             timing: Timing::default(),
             seed: options.run,
             checkpoint_log_bytes: options.checkpoint_log_bytes,
+            throttle: None,
+            suspend_clock: None,
             on_failure: Arc::new(move |failure: &Failure| match failure {
                 Failure::Closed => {
                     failing.fail_quietly(CohortError::Closing);

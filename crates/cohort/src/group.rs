@@ -1,31 +1,40 @@
 //! One replica of a Raft group: a log, a [`Machine`] that follows it, and the other replicas.
 
 mod driver;
+mod lease;
+mod members;
+mod messages;
 mod options;
 mod role;
+mod status;
+mod transfer;
 
 use crate::machine::Machine;
-use crate::peers::{PeerError, Replica};
+use crate::peers::{Peers, Replica};
 use crate::raft::health::Health;
+use crate::raft::inbound::Inbound;
+use crate::raft::outbound::Outbound;
 use crate::raft::{
     Applied, Command, EntryResponder, Leader, LogStore, Network, Raft, RaftTypes, StateMachine,
 };
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use openraft::Config;
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
 use openraft::raft::{ClientWriteResult, ReadPolicy};
-use skein_model::{HostId, StoreId};
+use skein_model::{GroupId, HostId, StoreId};
 use skein_storage::log::GroupLog;
 use std::collections::{BTreeMap, BTreeSet};
-use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use crate::raft::health::{Failure, OnFailure};
-pub use options::{GroupOptions, Timing};
+pub use crate::raft::outbound::{SnapshotProgress, Throttle};
+pub use members::Reconcile;
+pub use options::{GroupOptions, SuspendClock, Timing};
 pub use role::Role;
+pub use status::{GroupStatus, MemberStatus};
 
 /// Why a group did not do as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,18 +93,31 @@ impl<M: Machine> Clone for Group<M> {
 
 struct Inner<M: Machine> {
     me: Replica,
+    group: GroupId,
+    peers: Arc<dyn Peers>,
+    timing: Timing,
     machine: Arc<M>,
     log: LogStore,
     raft: Raft<M>,
     health: Health,
     applied: Arc<Applied>,
     role: watch::Receiver<Role>,
+    /// When a leader was last heard, and until when this replica votes for nobody.
+    heard: Arc<driver::Heard>,
+    /// The term whose leadership is being handed over; there is no lease in it any more.
+    handing_over: Arc<AtomicU64>,
+    suspended: lease::Suspended,
+    outbound: Outbound<M>,
+    inbound: Inbound,
+    /// A change of members under way.
+    changing: Mutex<Option<JoinHandle<Result<(), GroupError>>>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl<M: Machine> Drop for Inner<M> {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.inbound.stop();
     }
 }
 
@@ -114,7 +136,15 @@ impl<M: Machine> Group<M> {
             health.failure().unwrap_or_else(|| Failure::Damaged(format!("Raft stopped while starting: {e}")))
         };
         let config = raft_config(&options.timing).map_err(|e| stopped(&e))?;
-        let network = Network { peers: options.peers.clone(), group: options.group, machine: PhantomData };
+        // A replica that starts for the first time has promised nothing to any leader.
+        let fresh = store.vote().map_err(|e| stopped(&e))?.is_none() && machine.place().is_none();
+        let outbound = Outbound::new(options.seed, options.throttle.clone());
+        let network = Network {
+            peers: options.peers.clone(),
+            group: options.group,
+            patience: options.timing.lease / 2,
+            outbound: outbound.clone(),
+        };
         let me = options.me;
         let raft = Raft::build(me.store.0, Arc::new(config), network, store.clone(), wrapper)
             .await
@@ -122,10 +152,12 @@ impl<M: Machine> Group<M> {
         applied.set_running();
         raft.run();
         let (role, role_task) = role::watch_role(me, raft.clone(), applied.clone(), health.clone());
+        let heard = Arc::new(driver::Heard::new(if fresh { None } else { Some(options.timing.lease) }));
         let driver = driver::Driver {
             me,
             raft: raft.clone(),
             timing: options.timing,
+            heard: heard.clone(),
             luck: driver::Luck::new(options.seed),
         };
         let keeper = crate::housekeeping::Housekeeper {
@@ -133,10 +165,30 @@ impl<M: Machine> Group<M> {
             log: store.clone(),
             machine: machine.clone(),
             health: health.clone(),
+            applied: applied.clone(),
+            outbound: outbound.clone(),
             log_bytes_max: options.checkpoint_log_bytes,
         };
         let tasks = vec![role_task, tokio::spawn(driver.run()), tokio::spawn(keeper.run())];
-        let inner = Inner { me, machine, log: store, raft, health, applied, role, tasks };
+        let inner = Inner {
+            me,
+            group: options.group,
+            peers: options.peers,
+            timing: options.timing,
+            machine,
+            log: store,
+            raft,
+            health,
+            applied,
+            role,
+            heard,
+            handing_over: Arc::new(AtomicU64::new(0)),
+            suspended: lease::Suspended::new(options.suspend_clock),
+            outbound,
+            inbound: Inbound::new(),
+            changing: Mutex::new(None),
+            tasks,
+        };
         Ok(Group { inner: Arc::new(inner) })
     }
 
@@ -193,19 +245,6 @@ impl<M: Machine> Group<M> {
         read.await_ready(&self.inner.raft).await.map(|_| ()).map_err(|fatal| self.stopped(&fatal).into())
     }
 
-    /// The answer to a message that another replica sent with [`Peers::call`](crate::peers::Peers::call).
-    pub async fn receive(&self, from: Replica, body: Bytes) -> Result<Bytes, GroupError> {
-        let _ = (from, body);
-        Err(GroupError::Refused("no messages are understood yet".into()))
-    }
-
-    /// The other end of [`Peers::fetch`](crate::peers::Peers::fetch).
-    pub fn serve(&self, from: Replica, body: Bytes) -> BoxStream<'static, Result<Bytes, PeerError>> {
-        let _ = (from, body);
-        let error = PeerError::Refused("no messages are understood yet".into());
-        Box::pin(futures_util::stream::iter([Err(error)]))
-    }
-
     /// Why this replica has stopped, if it has.
     pub fn failure(&self) -> Option<Failure> {
         self.inner.health.failure()
@@ -243,6 +282,7 @@ impl<M: Machine> Group<M> {
     pub async fn close(&self) {
         self.inner.health.fail(Failure::Closed);
         self.inner.tasks.iter().for_each(JoinHandle::abort);
+        self.inner.inbound.stop();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::error!(%error, "stop Raft");
         }

@@ -24,7 +24,6 @@ pub mod machine;
 pub mod peers;
 mod pins;
 mod proposer;
-#[allow(dead_code, reason = "parts wait for messages between replicas")]
 mod raft;
 mod recorded;
 mod rows_machine;

@@ -74,7 +74,7 @@ pub trait Machine: Send + Sync + 'static {
     /// A view of the state as of now, which stays as it is while entries go on being applied.
     fn view(&self) -> impl Future<Output = Result<Self::View, MachineError>> + Send;
 
-    /// Begins to receive a snapshot beside the present state. What was staged and not promoted before is thrown away.
+    /// Begins to receive a snapshot beside the present state. What was staged before is thrown away, unless it is just being promoted.
     fn stage(&self) -> impl Future<Output = Result<Self::Staging, MachineError>> + Send;
 
     /// Puts a complete snapshot in the place of the present state, durably and atomically, with this place.

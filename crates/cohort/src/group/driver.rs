@@ -2,12 +2,16 @@
 //! sleeps until its leader is overdue.
 
 use super::Timing;
+use crate::clock::locked;
 use crate::machine::Machine;
 use crate::peers::Replica;
 use crate::raft::Raft;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Random numbers from one seed (SplitMix64, Steele et al. 2014).
 pub(super) struct Luck(u64);
@@ -30,10 +34,50 @@ impl Luck {
     }
 }
 
+/// What a follower goes by.
+pub(super) struct Heard {
+    /// The last word of a leader, and the last vote given to a candidate.
+    last: Mutex<(Option<Instant>, Option<Instant>)>,
+    /// Until then nobody gets this replica's vote, itself included.
+    bound_until: Option<Instant>,
+}
+
+impl Heard {
+    /// `bound`: how long promises of an earlier run may still hold.
+    pub(super) fn new(bound: Option<Duration>) -> Heard {
+        Heard { last: Mutex::new((None, None)), bound_until: bound.map(|bound| Instant::now() + bound) }
+    }
+
+    /// The leader said something.
+    pub(super) fn leader(&self) {
+        locked(&self.last).0 = Some(Instant::now());
+    }
+
+    /// A candidate got this replica's vote.
+    pub(super) fn candidate(&self) {
+        locked(&self.last).1 = Some(Instant::now());
+    }
+
+    /// Whether promises of an earlier run may still hold.
+    pub(super) fn is_bound(&self) -> bool {
+        self.bound_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// When to campaign at the earliest.
+    fn free_from(&self, timing: &Timing) -> Option<Instant> {
+        let (leader, candidate) = *locked(&self.last);
+        let leader = leader.map(|at| at + timing.lease);
+        // Whoever got the vote is given a moment to make something of it.
+        let candidate = candidate.map(|at| at + timing.campaign_spread / 2);
+        leader.max(candidate).max(self.bound_until)
+    }
+}
+
 pub(super) struct Driver<M: Machine> {
     pub(super) me: Replica,
     pub(super) raft: Raft<M>,
     pub(super) timing: Timing,
+    pub(super) heard: std::sync::Arc<Heard>,
     pub(super) luck: Luck,
 }
 
@@ -41,44 +85,64 @@ impl<M: Machine> Driver<M> {
     /// Runs until Raft has stopped.
     pub(super) async fn run(mut self) {
         let mut server = self.raft.server_metrics();
+        // Drawn anew for each campaign, so that replicas that collided once part.
+        let mut patience = self.luck.within(self.timing.campaign_spread);
+        let started = Instant::now();
+        let mut campaigned: Option<Instant> = None;
+        let mut beat: Option<Instant> = None;
         loop {
             let (state, alone, voter) = {
                 let server = server.borrow_and_update();
-                let membership = server.membership_config.membership();
-                let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
+                let voters: BTreeSet<u64> = server.membership_config.voter_ids().collect();
                 let voter = voters.contains(&self.me.store.0);
                 (server.state, voter && voters.len() == 1, voter)
             };
-            let patience = match state {
+            let now = Instant::now();
+            let wake = match state {
                 ServerState::Shutdown => return,
                 ServerState::Leader if alone => None,
                 ServerState::Leader => {
-                    if self.raft.trigger().heartbeat().await.is_err() {
-                        return;
+                    let due = beat.map_or(now, |beat| beat + self.timing.heartbeat);
+                    if due <= now {
+                        beat = Some(now);
+                        if self.raft.trigger().heartbeat().await.is_err() {
+                            return;
+                        }
                     }
-                    Some(self.timing.heartbeat)
+                    beat.map(|beat| beat + self.timing.heartbeat)
                 }
-                _ if alone => {
-                    if self.raft.trigger().elect(false).await.is_err() {
-                        return;
+                _ if alone || voter => {
+                    let again = campaigned.map(|at| at + self.timing.campaign_spread);
+                    let due = if alone {
+                        // The only voter asks nobody, and nobody else can have been elected.
+                        again.unwrap_or(now)
+                    } else {
+                        self.heard.free_from(&self.timing).max(again).unwrap_or(started) + patience
+                    };
+                    if due <= now {
+                        campaigned = Some(now);
+                        patience = self.luck.within(self.timing.campaign_spread);
+                        if self.raft.trigger().elect(!alone).await.is_err() {
+                            return;
+                        }
                     }
-                    Some(self.timing.lease)
+                    // A campaign just begun is given its time.
+                    Some(due.max(now + self.timing.campaign_spread / 8))
                 }
-                _ if voter => Some(self.timing.lease + self.luck.within(self.timing.campaign_spread)),
                 _ => None,
             };
             tokio::select! {
                 biased;
                 changed = server.changed() => if changed.is_err() { return },
-                () = sleep(patience) => {}
+                () = sleep_until(wake) => {}
             }
         }
     }
 }
 
-async fn sleep(patience: Option<Duration>) {
-    match patience {
-        Some(patience) => tokio::time::sleep(patience).await,
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
         None => std::future::pending().await,
     }
 }

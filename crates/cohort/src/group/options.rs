@@ -2,6 +2,7 @@
 
 use crate::peers::{Peers, Replica};
 use crate::raft::health::OnFailure;
+use crate::raft::outbound::Throttle;
 use skein_model::GroupId;
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +23,10 @@ pub struct GroupOptions {
     pub seed: u64,
     /// The machine is checkpointed, and the log cut, when the log holds this many bytes past the last checkpoint.
     pub checkpoint_log_bytes: u64,
+    /// Slows down the snapshots that this replica sends; `None` for as fast as they are taken.
+    pub throttle: Option<Arc<dyn Throttle>>,
+    /// Tells how long the machine has been suspended; `None` where that cannot be.
+    pub suspend_clock: Option<SuspendClock>,
     /// Called once should the replica stop for good, also when it is closed.
     pub on_failure: OnFailure,
 }
@@ -34,6 +39,9 @@ impl fmt::Debug for GroupOptions {
             .finish_non_exhaustive()
     }
 }
+
+/// How long the machine has been suspended in all. A suspended leader's own clock stands still while others elect another one.
+pub type SuspendClock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// When replicas talk to and despair of each other. The same on all replicas of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,11 +22,11 @@ use skein_model::HostId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-fn malformed(what: &'static str) -> io::Error {
+pub(super) fn malformed(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("a Raft record is malformed at its {what}"))
 }
 
-fn need(bytes: &Bytes, n: usize, what: &'static str) -> io::Result<()> {
+pub(super) fn need(bytes: &Bytes, n: usize, what: &'static str) -> io::Result<()> {
     if bytes.len() < n { Err(malformed(what)) } else { Ok(()) }
 }
 
@@ -62,20 +62,29 @@ pub(crate) fn decode_log_id(mut bytes: Bytes) -> io::Result<RaftLogId> {
     if bytes.is_empty() { Ok(id) } else { Err(malformed("end")) }
 }
 
+pub(super) fn put_vote(out: &mut BytesMut, vote: &RaftVote) {
+    put_leader(out, &vote.leader_id);
+    out.put_u8(u8::from(vote.committed));
+}
+
+pub(super) fn get_vote(bytes: &mut Bytes) -> io::Result<RaftVote> {
+    let leader_id = get_leader(bytes)?;
+    need(bytes, 1, "vote")?;
+    match bytes.get_u8() {
+        flag @ 0..=1 => Ok(RaftVote { leader_id, committed: flag == 1 }),
+        _ => Err(malformed("vote")),
+    }
+}
+
 pub(crate) fn encode_vote(vote: &RaftVote) -> Bytes {
     let mut out = BytesMut::with_capacity(17);
-    put_leader(&mut out, &vote.leader_id);
-    out.put_u8(u8::from(vote.committed));
+    put_vote(&mut out, vote);
     out.freeze()
 }
 
 pub(crate) fn decode_vote(mut bytes: Bytes) -> io::Result<RaftVote> {
-    let leader_id = get_leader(&mut bytes)?;
-    need(&bytes, 1, "vote")?;
-    match (bytes.get_u8(), bytes.is_empty()) {
-        (flag @ 0..=1, true) => Ok(RaftVote { leader_id, committed: flag == 1 }),
-        _ => Err(malformed("vote")),
-    }
+    let vote = get_vote(&mut bytes)?;
+    if bytes.is_empty() { Ok(vote) } else { Err(malformed("vote")) }
 }
 
 /// Counts fit: a group has a handful of members, which [`Group`](crate::group::Group) sees to.
@@ -163,14 +172,14 @@ pub(crate) fn decode_entry(index: u64, mut bytes: Bytes) -> io::Result<RaftEntry
     Ok(RaftEntry { log_id: LogId { leader_id, index }, payload })
 }
 
-fn put_optional_log_id(out: &mut BytesMut, id: Option<&RaftLogId>) {
+pub(super) fn put_optional_log_id(out: &mut BytesMut, id: Option<&RaftLogId>) {
     out.put_u8(u8::from(id.is_some()));
     if let Some(id) = id {
         put_log_id(out, id);
     }
 }
 
-fn get_optional_log_id(bytes: &mut Bytes) -> io::Result<Option<RaftLogId>> {
+pub(super) fn get_optional_log_id(bytes: &mut Bytes) -> io::Result<Option<RaftLogId>> {
     need(bytes, 1, "flag")?;
     match bytes.get_u8() {
         0 => Ok(None),

@@ -1,36 +1,67 @@
 //! Raft's messages to the other replicas.
 
+use super::outbound::Outbound;
+use super::rpc::{Request, decode_append_response, decode_transfer_response, decode_vote_response};
 use super::state_machine::{RaftSnapshot, SnapshotData};
 use super::types::{RaftTypes, RaftVote};
 use crate::machine::Machine;
-use crate::peers::{Peers, Replica};
-use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use crate::peers::{PeerError, Peers, Replica};
+use bytes::Bytes;
+use openraft::error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use skein_model::{GroupId, HostId, StoreId};
 use std::future::Future;
-use std::marker::PhantomData;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a follower may take to make entries durable before they are sent again.
+const APPEND_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Makes the senders to a group's replicas.
-pub(crate) struct Network<M> {
+pub(crate) struct Network<M: Machine> {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) group: GroupId,
-    pub(crate) machine: PhantomData<fn() -> M>,
+    /// How long to wait for an answer to a heartbeat, a vote, a transfer.
+    pub(crate) patience: Duration,
+    pub(crate) outbound: Outbound<M>,
 }
 
 /// Sends to one replica.
-pub(crate) struct Sender<M> {
+pub(crate) struct Sender<M: Machine> {
     to: Replica,
-    machine: PhantomData<fn() -> M>,
+    peers: Arc<dyn Peers>,
+    group: GroupId,
+    patience: Duration,
+    outbound: Outbound<M>,
 }
 
-impl<M> Sender<M> {
-    fn unreachable(&self) -> Unreachable<RaftTypes> {
-        Unreachable::new(&AnyError::error(format!("{} cannot be reached", self.to.host)))
+impl<M: Machine> Sender<M> {
+    async fn call<T>(
+        &self,
+        request: Request,
+        patience: Duration,
+        decode: impl FnOnce(Bytes) -> io::Result<T>,
+    ) -> Result<T, RPCError<RaftTypes>> {
+        let deadline = Instant::now() + patience;
+        let answer = self.peers.call(self.to, self.group, request.encode(), deadline);
+        // The transport keeps to the deadline, too; this is for one that does not.
+        let answer = match tokio::time::timeout_at(deadline, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(PeerError::NoAnswer("the time ran out".into())),
+        };
+        match answer {
+            Ok(bytes) => decode(bytes).map_err(|e| RPCError::Network(NetworkError::new(&e))),
+            Err(error @ PeerError::NoAnswer(_)) => Err(RPCError::Network(NetworkError::new(&error))),
+            // Raft waits longer and longer before it tries these again.
+            Err(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),
+        }
     }
 }
 
@@ -38,7 +69,13 @@ impl<M: Machine> RaftNetworkFactory<RaftTypes> for Network<M> {
     type Network = Sender<M>;
 
     async fn new_client(&mut self, target: u64, node: &HostId) -> Sender<M> {
-        Sender { to: Replica { store: StoreId(target), host: *node }, machine: PhantomData }
+        Sender {
+            to: Replica { store: StoreId(target), host: *node },
+            peers: self.peers.clone(),
+            group: self.group,
+            patience: self.patience,
+            outbound: self.outbound.clone(),
+        }
     }
 }
 
@@ -47,27 +84,60 @@ impl<M: Machine> RaftNetworkV2<RaftTypes> for Sender<M> {
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<RaftTypes>,
+        rpc: AppendEntriesRequest<RaftTypes>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<RaftTypes>, RPCError<RaftTypes>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        // A heartbeat that is lost must not hold up the next one.
+        let patience = if rpc.entries.is_empty() { self.patience } else { APPEND_PATIENCE };
+        self.call(Request::Append(rpc), patience, decode_append_response).await
     }
 
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<RaftTypes>,
+        rpc: VoteRequest<RaftTypes>,
         _option: RPCOption,
     ) -> Result<VoteResponse<RaftTypes>, RPCError<RaftTypes>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        self.call(Request::Vote(rpc), self.patience, decode_vote_response).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<RaftTypes>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<RaftTypes>, RPCError<RaftTypes>> {
+        self.call(Request::PreVote(rpc), self.patience, decode_vote_response).await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<RaftTypes>,
+        _option: RPCOption,
+    ) -> Result<TransferLeaderResponse<RaftTypes>, RPCError<RaftTypes>> {
+        self.call(Request::Transfer(request), self.patience, decode_transfer_response).await
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: RaftVote,
-        _snapshot: RaftSnapshot<M>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: RaftVote,
+        snapshot: RaftSnapshot<M>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<RaftTypes>, StreamingError<RaftTypes>> {
-        Err(StreamingError::Unreachable(self.unreachable()))
+        let SnapshotData::Outgoing(view) = snapshot.snapshot else {
+            let error = AnyError::error("the store cannot be looked at now");
+            return Err(StreamingError::Unreachable(Unreachable::new(&error)));
+        };
+        let sending = self.outbound.send(&self.peers, self.group, self.to, vote, snapshot.meta, view);
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = sending => match sent {
+                Ok(vote) => Ok(SnapshotResponse { vote }),
+                Err(why) => {
+                    tracing::warn!(to = %self.to.host, group = %self.group, why, "send a snapshot; tried again");
+                    Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error(why))))
+                }
+            },
+        }
     }
 }

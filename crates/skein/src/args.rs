@@ -157,6 +157,15 @@ pub struct Settings {
     /// Serve administration here [default: :9990]
     #[arg(long, value_name = "ADDR", env = "SKEIN_ADMIN_ADDR")]
     pub admin_addr: Option<String>,
+    /// Take connections of other peers here [default: :6278; with --solo, nowhere]
+    #[arg(long, value_name = "ADDR", env = "SKEIN_PEER_ADDR")]
+    pub peer_addr: Option<String>,
+    /// Tell other peers to reach this one here [default: peer-addr, with this machine's name for ":port"]
+    #[arg(long, value_name = "ADDR", env = "SKEIN_SHARE_PEER_ADDR")]
+    pub share_peer_addr: Option<String>,
+    /// Peers to look for at first, as ID=HOST:PORT; one that is up is enough, the others come by gossip
+    #[arg(long, value_name = "ID=ADDR", env = "SKEIN_HAIL", value_delimiter = ',')]
+    pub hail: Vec<String>,
     /// Tell others to reach the rows here [default: http-addr, with this machine's name for ":port"]
     #[arg(long, value_name = "ADDR", env = "SKEIN_SHARE_HTTP_ADDR")]
     pub share_http_addr: Option<String>,

@@ -4,12 +4,15 @@ use crate::args::{LogFormat, Settings};
 use crate::memory::{Available, BUDGET_BYTES_MIN, Split};
 use crate::units::{Bytes, Memory, Span};
 use serde::Deserialize;
+use skein_model::HostId;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
+/// Where peers connect unless told otherwise.
+const PEER_ADDR: &str = ":6278";
 /// Longest wait for a quorum that we accept; more is surely a slip of the unit.
 const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Segments that the log can work with.
@@ -23,6 +26,12 @@ pub struct Config {
     pub http_addr: String,
     /// Where administration is served over HTTP.
     pub admin_addr: String,
+    /// Where connections of peers are taken; without it `:6278`, and nowhere where this host alone is the cell.
+    pub peer_addr: Option<String>,
+    /// Where peers reach `peer_addr`; without it, its public form.
+    pub share_peer_addr: Option<String>,
+    /// Peers to look for at first, each `ID=host:port`.
+    pub hail: Vec<String>,
     /// Where others reach `http_addr`; without it, its public form.
     pub share_http_addr: Option<String>,
     /// Where others reach `admin_addr`; without it, its public form.
@@ -50,6 +59,9 @@ impl Default for Config {
         Config {
             http_addr: ":7070".into(),
             admin_addr: ":9990".into(),
+            peer_addr: None,
+            share_peer_addr: None,
+            hail: Vec::new(),
             share_http_addr: None,
             share_admin_addr: None,
             request_timeout: Span(Duration::from_secs(5)),
@@ -95,6 +107,12 @@ pub struct CheckedConfig {
     pub http_addr: SocketAddr,
     /// Where to serve administration.
     pub admin_addr: SocketAddr,
+    /// Where to take connections of peers; `None` for nowhere.
+    pub peer_addr: Option<SocketAddr>,
+    /// Where peers reach this one; `None` when the port is only known after binding.
+    pub share_peer_addr: Option<String>,
+    /// Peers to look for at first, and where.
+    pub hail: Vec<(HostId, String)>,
     /// Where others reach the rows; `None` when the port is only known after binding.
     pub share_http_addr: Option<String>,
     /// How long a request waits for a quorum.
@@ -140,6 +158,15 @@ impl Config {
         }
         lay(&settings.http_addr, &mut self.http_addr);
         lay(&settings.admin_addr, &mut self.admin_addr);
+        if settings.peer_addr.is_some() {
+            self.peer_addr.clone_from(&settings.peer_addr);
+        }
+        if settings.share_peer_addr.is_some() {
+            self.share_peer_addr.clone_from(&settings.share_peer_addr);
+        }
+        if !settings.hail.is_empty() {
+            self.hail.clone_from(&settings.hail);
+        }
         if settings.share_http_addr.is_some() {
             self.share_http_addr.clone_from(&settings.share_http_addr);
         }
@@ -167,6 +194,26 @@ impl Config {
                 self.http_addr, self.admin_addr
             )));
         }
+        let peer_addr = match &self.peer_addr {
+            None if self.solo => None,
+            given => Some(resolve("peer_addr", given.as_deref().unwrap_or(PEER_ADDR))?),
+        };
+        for (name, other) in [("http_addr", http_addr), ("admin_addr", admin_addr)] {
+            if peer_addr
+                .is_some_and(|peer| peer.port() == other.port() && peer.port() != 0 && overlap(peer, other))
+            {
+                return Err(ConfigError::Value(format!(
+                    "peer_addr and {name} ({other}) are the same; give them different ports, for example {PEER_ADDR} for peers"
+                )));
+            }
+        }
+        if self.solo && !self.hail.is_empty() {
+            return Err(ConfigError::Value(
+                "hail looks for other peers, and solo says that there are none; leave one of them out"
+                    .to_owned(),
+            ));
+        }
+        let hail = self.hail.iter().map(|text| parse_hail(text)).collect::<Result<Vec<_>, _>>()?;
         let timeout = self.request_timeout.0;
         if timeout.is_zero() || REQUEST_TIMEOUT_MAX < timeout {
             return Err(ConfigError::Value(format!(
@@ -190,19 +237,22 @@ impl Config {
                 Bytes(*LOG_SEGMENT_BYTES.end())
             )));
         }
-        for (name, addr) in
-            [("share_http_addr", &self.share_http_addr), ("share_admin_addr", &self.share_admin_addr)]
-        {
+        for (name, addr) in [
+            ("share_peer_addr", &self.share_peer_addr),
+            ("share_http_addr", &self.share_http_addr),
+            ("share_admin_addr", &self.share_admin_addr),
+        ] {
             if let Some(addr) = addr
-                && !addr
-                    .rsplit_once(':')
-                    .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+                && !is_host_and_port(addr)
             {
                 let text = format!("{name} ({addr}) is not host:port; try db1.example.com:7070");
                 return Err(ConfigError::Value(text));
             }
         }
         Ok(CheckedConfig {
+            share_peer_addr: self.share_peer_addr.or_else(|| peer_addr.and_then(public_form)),
+            peer_addr,
+            hail,
             share_http_addr: self.share_http_addr.or_else(|| public_form(http_addr)),
             http_addr,
             admin_addr,
@@ -218,6 +268,25 @@ impl Config {
             solo: self.solo,
         })
     }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+/// A peer to look for: its ID, and where it might be.
+fn parse_hail(text: &str) -> Result<(HostId, String), ConfigError> {
+    let wrong = |why: String| {
+        ConfigError::Value(format!(
+            "hail ({text}) names no peer: {why}; write for example 0xF47F4AA7602F3857=db1.example.com:6278"
+        ))
+    };
+    let (id, addr) = text.split_once('=').ok_or_else(|| wrong("it has no =".to_owned()))?;
+    let id = id.trim().parse().map_err(|e| wrong(format!("its ID: {e}")))?;
+    if !is_host_and_port(addr) {
+        return Err(wrong(format!("{addr:?} is not host:port")));
+    }
+    Ok((id, addr.to_owned()))
 }
 
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {

@@ -121,6 +121,9 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
     let log_cache = (config.memory.write_buffer / 4).min(LOG_CACHE_BYTES_MAX);
     options.store = identity.store;
     options.solo = config.solo;
+    options.peer_addr = config.peer_addr;
+    options.share_peer_addr.clone_from(&config.share_peer_addr);
+    options.hail.clone_from(&config.hail);
     options.share_http_addr.clone_from(&share_http_addr);
     options.cache_bytes = config.memory.cache;
     options.write_buffer_bytes = config.memory.write_buffer - log_cache;
@@ -217,8 +220,12 @@ fn welcome(dir: &Path, identity: Identity, config: &CheckedConfig, addrs: &Addre
     let of = if config.available.by_cgroup { "this control group's" } else { "this machine's" };
     format!(
         "skein {version}{solo}\n  host       {host}, cell {cell}\n  directory  {dir}\n  rows       http://{http}{open}\n  \
-         admin      http://{admin}\n  memory     {budget} ({setting}; {of} {available})\nready; {hint}",
+         peers      {peers}\n  admin      http://{admin}\n  memory     {budget} ({setting}; {of} {available})\nready; {hint}",
         version = env!("CARGO_PKG_VERSION"),
+        peers = config.peer_addr.map_or_else(
+            || "none are taken: this host alone is the cell".to_owned(),
+            |addr| format!("at {addr}, told as {}", config.share_peer_addr.as_deref().unwrap_or("the same"))
+        ),
         solo = if config.solo { ", solo" } else { "" },
         host = identity.host,
         cell = identity.cell,

@@ -71,6 +71,15 @@ fn settings_that_cannot_work_are_refused_with_advice() {
         (Config { request_timeout: Span(Duration::ZERO), ..Config::default() }, "try 5s"),
         (Config { memory: Memory::Bytes(Bytes(1 << 20)), ..Config::default() }, "128 MiB"),
         (Config { share_http_addr: Some("db1".into()), ..Config::default() }, "host:port"),
+        (Config { share_peer_addr: Some("db1".into()), ..Config::default() }, "host:port"),
+        (Config { peer_addr: Some(":7070".into()), ..Config::default() }, ":6278 for peers"),
+        (Config { hail: vec!["db1:6278".into()], ..Config::default() }, "has no ="),
+        (Config { hail: vec!["0xZ=db1:6278".into()], ..Config::default() }, "its ID"),
+        (Config { hail: vec!["0x1=db1".into()], ..Config::default() }, "host:port"),
+        (
+            Config { solo: true, hail: vec!["0x1=db1:6278".into()], ..Config::default() },
+            "leave one of them out",
+        ),
         (Config { log_segment: Bytes(1 << 10), ..Config::default() }, "try 64MiB"),
         (Config { log_segment: Bytes((1 << 20) + 1), ..Config::default() }, "4KiB"),
     ];
@@ -78,6 +87,18 @@ fn settings_that_cannot_work_are_refused_with_advice() {
         let text = message(config.check(MACHINE));
         assert!(text.contains(advice), "{text}");
     }
+}
+
+#[test]
+fn peers_are_taken_at_the_usual_port_unless_this_host_is_alone() {
+    let peer_addr = |config: Config| config.check(MACHINE).unwrap().peer_addr;
+    assert_eq!(peer_addr(Config::default()).map(|addr| addr.port()), Some(6278));
+    assert_eq!(peer_addr(Config { solo: true, ..Config::default() }), None);
+    let asked = Config { solo: true, peer_addr: Some("127.0.0.1:9".into()), ..Config::default() };
+    assert_eq!(peer_addr(asked), "127.0.0.1:9".parse().ok());
+    let hail = Config { hail: vec!["0xA=db1:6278".into(), "2=[::1]:9".into()], ..Config::default() };
+    let expected = vec![(HostId(10), "db1:6278".to_owned()), (HostId(2), "[::1]:9".to_owned())];
+    assert_eq!(hail.check(MACHINE).unwrap().hail, expected);
 }
 
 #[test]

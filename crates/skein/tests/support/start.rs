@@ -49,6 +49,7 @@ impl Starting {
             .arg("serve")
             .env("SKEIN_HTTP_ADDR", "127.0.0.1:0")
             .env("SKEIN_ADMIN_ADDR", "127.0.0.1:0")
+            .env("SKEIN_PEER_ADDR", "127.0.0.1:0")
             .env("SKEIN_MEMORY", "128MiB")
             .env("SKEIN_DISK_RESERVE", "1MiB")
             .env("SKEIN_REQUEST_TIMEOUT", "10s")

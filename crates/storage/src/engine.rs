@@ -144,6 +144,11 @@ pub trait Engine: Send + Sync + 'static {
     /// Compacts a whole keyspace, so that the drop rule sees every flushed entry. Blocks, possibly for long.
     fn compact(&self, keyspace: Keyspace) -> Result<(), EngineError>;
 
+    /// Begins to load entries in bulk, without passing through memory, into an engine that is empty.
+    ///
+    /// Errors: [`EngineError::NotEmpty`], or that of the operating system.
+    fn load(&self) -> Result<Box<dyn Load>, EngineError>;
+
     /// Sets the memory to use from now on, as far as that can change while running. Where engines share their memory, it
     /// is that of all of them.
     fn set_memory(&self, cache_bytes: u64, write_buffer_bytes: u64);
@@ -153,6 +158,17 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Reads every file from end to end and compares checksums. Blocks for as long as that takes.
     fn verify(&self) -> Result<VerifyReport, EngineError>;
+}
+
+/// A bulk load under way. Nobody writes to the engine meanwhile; one that is dropped, or fails, leaves an engine that is
+/// of no use but to be deleted.
+pub trait Load: Send {
+    /// Adds entries: keyspaces one after the other, keys strictly ascending within each, also from call to call. May block
+    /// while earlier entries are being written.
+    fn add(&mut self, keyspace: Keyspace, entries: Vec<(Bytes, Bytes)>) -> Result<(), EngineError>;
+
+    /// Makes all of it visible. It is durable after the next [`Engine::checkpoint`].
+    fn finish(self: Box<Self>) -> Result<(), EngineError>;
 }
 
 /// What [`View::range`] yields: keys and values in ascending order of keys, until an error.
@@ -265,6 +281,12 @@ pub enum EngineError {
         /// What is wrong with it.
         detail: String,
     },
+    /// Bulk loads are for new stores only. Nothing was changed.
+    #[error("{what} is not empty, so nothing can be loaded into it in bulk")]
+    NotEmpty {
+        /// The directory.
+        what: String,
+    },
     /// The operating system failed. A write was not done; a checkpoint may be repeated.
     #[error("{what}")]
     Io {
@@ -301,6 +323,7 @@ impl EngineError {
             EngineError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
             EngineError::Damaged { .. }
             | EngineError::NewerFormat { .. }
+            | EngineError::NotEmpty { .. }
             | EngineError::OutOfOrder { .. } => false,
         }
     }

@@ -9,14 +9,18 @@
 
 mod apply;
 mod codec;
+mod digest;
 mod meta;
 mod retention;
 mod scan;
+mod transfer;
 
 pub use apply::{Changes, Commit, Write};
 pub use codec::{DecodeError, Entry, ROWS_FORMAT, TxOutcome, TxRecord, decode_head, decode_past};
+pub use digest::Digest;
 pub use retention::Horizons;
 pub use scan::{ChunkBudget, ScanPosition, ScanRow, ScanSpec};
+pub use transfer::{CHUNK_VERSION, Export, ExportChunk, ExportPosition, Import, ImportError, Imported};
 
 use crate::engine::{Engine, EngineError, EngineStats, Keyspace, VerifyReport, View};
 use bytes::Bytes;

@@ -13,13 +13,14 @@ mod check;
 mod checkpoint;
 mod filter;
 mod image;
+mod load;
 mod newest;
 mod pool;
 mod sweep;
 mod version_file;
 
 use super::{
-    DropRule, Engine, EngineError, EngineStats, Keyspace, Range, VerifyReport, View, WriteBatch,
+    DropRule, Engine, EngineError, EngineStats, Keyspace, Load, Range, VerifyReport, View, WriteBatch,
     is_empty_range,
 };
 use bytes::Bytes;
@@ -487,6 +488,10 @@ impl Engine for LsmEngine {
             shared.sweep();
         }
         done.map_err(|e| shared.read_error(keyspace, e))
+    }
+
+    fn load(&self) -> Result<Box<dyn Load>, EngineError> {
+        Ok(Box::new(load::LsmLoad::begin(&self.shared)?))
     }
 
     fn set_memory(&self, _cache_bytes: u64, write_buffer_bytes: u64) {

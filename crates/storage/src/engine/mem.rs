@@ -1,7 +1,7 @@
 //! An engine in memory that can forget, fail and fill up.
 
 use super::{
-    Drop, DropRule, ENGINE_KEY, Engine, EngineError, EngineStats, Keyspace, Range, VerifyReport, View,
+    Drop, DropRule, ENGINE_KEY, Engine, EngineError, EngineStats, Keyspace, Load, Range, VerifyReport, View,
     WriteBatch, is_empty_range,
 };
 use bytes::Bytes;
@@ -39,7 +39,7 @@ impl Fault {
 /// A write while a view is alive copies the map it changes, so this is for tests and simulations.
 #[derive(Default)]
 pub struct MemEngine {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
@@ -86,7 +86,7 @@ impl MemEngine {
             durable_position: position,
             ..State::default()
         };
-        MemEngine { state: Mutex::new(survivor) }
+        MemEngine { state: Arc::new(Mutex::new(survivor)) }
     }
 
     /// The next write fails and changes nothing.
@@ -186,6 +186,14 @@ impl Engine for MemEngine {
         Ok(())
     }
 
+    fn load(&self) -> Result<Box<dyn Load>, EngineError> {
+        let state = self.lock();
+        if state.volatile_position != 0 || state.volatile.iter().any(|map| !map.is_empty()) {
+            return Err(EngineError::NotEmpty { what: "the store (in memory)".to_owned() });
+        }
+        Ok(Box::new(MemLoad { state: self.state.clone() }))
+    }
+
     fn set_memory(&self, _cache_bytes: u64, _write_buffer_bytes: u64) {}
 
     fn stats(&self) -> EngineStats {
@@ -204,6 +212,25 @@ impl Engine for MemEngine {
 
     fn verify(&self) -> Result<VerifyReport, EngineError> {
         Ok(VerifyReport::default())
+    }
+}
+
+struct MemLoad {
+    state: Arc<Mutex<State>>,
+}
+
+impl Load for MemLoad {
+    fn add(&mut self, keyspace: Keyspace, entries: Vec<(Bytes, Bytes)>) -> Result<(), EngineError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fault) = state.next_write.take().or(state.full.then_some(Fault::Full)) {
+            return Err(fault.error("load"));
+        }
+        Arc::make_mut(&mut state.volatile[keyspace.slot()]).extend(entries);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), EngineError> {
+        Ok(())
     }
 }
 

@@ -85,6 +85,11 @@ pub(super) fn put_horizon(batch: &mut WriteBatch, (table, time): Raise) {
     batch.push(Keyspace::Meta, key, encode_time(time));
 }
 
+/// Whether a key of `Meta` is one that is the same in all replicas that applied the same.
+pub(super) fn is_ceiling_or_horizon(key: &[u8]) -> bool {
+    key == CEILING || key.starts_with(DEFAULT_HORIZON)
+}
+
 fn encode_time(time: TxClock) -> Bytes {
     Bytes::copy_from_slice(&time.0.to_le_bytes())
 }

@@ -4,6 +4,7 @@ mod crash;
 mod history;
 mod retention;
 mod scans;
+mod transfer;
 
 use super::*;
 use crate::engine::{EngineOptions, LsmEngine, MemEngine};

@@ -253,18 +253,23 @@ impl Conn {
     /// silence for the other end's.
     async fn keep(&self, board: &Arc<Switchboard>) -> End {
         let tick = self.timeouts.ping / 2;
-        let mut ticks = tokio::time::interval(tick);
+        let mut ticks = tokio::time::interval_at(Instant::now() + tick, tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut heard, mut silent) = (0, 0u32);
+        let (mut heard, mut silent, mut hurried) = (0, 0u32, 0u32);
         let (mut activity, mut idle) = (0, 0u32);
         loop {
             ticks.tick().await;
             let now = self.heard.load(Ordering::Relaxed);
-            silent = if now == heard { silent + 1 } else { 0 };
+            if now == heard {
+                silent += 1;
+                hurried += u32::from(self.hurry.load(Ordering::Relaxed));
+            } else {
+                (silent, hurried) = (0, 0);
+                self.hurry.store(false, Ordering::Relaxed);
+            }
             heard = now;
-            let patience =
-                if self.hurry.load(Ordering::Relaxed) { self.timeouts.ping } else { self.timeouts.dead };
-            if patience <= tick * silent {
+            // The first of the ticks in a hurry may have come right behind the question.
+            if self.timeouts.dead <= tick * silent || self.timeouts.ping < tick * hurried {
                 return End::Silent;
             }
             if self.timeouts.ping <= tick * silent {

@@ -1,4 +1,5 @@
 //! Requests: answers, failures, deadlines, cancelling, and what is known when there is no answer.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -23,7 +23,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// Draws random numbers; the same sequence from the same seed where a simulator owns it.
+/// Draws random numbers. A simulator may own it; but no two peers, and no two lives of one, may draw the same sequence: requests are told
+/// apart by what is drawn.
 pub type Luck = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// What the catalog of a peer needs.

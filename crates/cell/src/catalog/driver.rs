@@ -4,6 +4,7 @@ use super::command::Refusal;
 use super::handle::Inner;
 use super::link::Reply;
 use crate::supervisor;
+use skein_cohort::group::{GroupError, Reconcile};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -14,12 +15,18 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a command of the supervisor's is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between two steps of a change of members.
+const STEP: Duration = Duration::from_millis(250);
+/// Between two looks at members that were as wanted.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
 pub(super) fn start(inner: &Arc<Inner>) -> Vec<JoinHandle<()>> {
     vec![
         tokio::spawn(follow(inner.clone())),
         tokio::spawn(keep(inner.clone())),
         tokio::spawn(supervise(inner.clone())),
         tokio::spawn(finish_founding(inner.clone())),
+        tokio::spawn(gather_members(inner.clone())),
     ]
 }
 
@@ -85,6 +92,48 @@ async fn supervise(inner: Arc<Inner>) {
             changed = role.changed() => if changed.is_err() { return },
             changed = state.changed() => if changed.is_err() { return },
             () = inner.news.notified() => {}
+        }
+    }
+}
+
+/// Brings the members of the catalog's group to the hosts of cohort 0, while this peer leads it.
+async fn gather_members(inner: Arc<Inner>) {
+    let mut role = inner.group.role();
+    let mut state = inner.machine.state();
+    let mut reported = None;
+    loop {
+        let leading = role.borrow_and_update().leading;
+        let wanted = state.borrow_and_update().catalog_replicas();
+        let mut settled = true;
+        if leading && !wanted.is_empty() {
+            let step = tokio::time::timeout(PATIENCE, inner.group.reconcile(&wanted)).await;
+            settled = matches!(step, Ok(Ok(Reconcile::Done)));
+            // Repeated many times while a peer is away; told once.
+            let told = match &step {
+                Ok(Ok(step)) => format!("{:?}", std::mem::discriminant(step)),
+                other => format!("{other:?}"),
+            };
+            if reported.as_ref() != Some(&told) {
+                match &step {
+                    Ok(Ok(step)) => tracing::info!(?step, "members of the catalog"),
+                    // Whoever leads now goes on.
+                    Ok(Err(GroupError::NotLeader { .. })) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "change the members of the catalog; this is tried again")
+                    }
+                    Err(_) => {
+                        tracing::warn!("a change of the catalog's members takes long; this is tried again")
+                    }
+                }
+                reported = Some(told);
+            }
+        }
+        let pause = if settled { LOOK_AGAIN } else { STEP };
+        tokio::select! {
+            biased;
+            changed = role.changed() => if changed.is_err() { return },
+            changed = state.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

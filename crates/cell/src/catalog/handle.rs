@@ -130,8 +130,12 @@ pub struct CatalogInfo {
     pub leading: bool,
     /// Entries of the catalog's log that are applied here, from the first; 0 for none.
     pub applied: u64,
+    /// As many are known here to be committed.
+    pub committed: u64,
     /// The hosts that shall keep it.
     pub members: BTreeSet<HostId>,
+    /// The replicas that have a vote, as this peer's replica knows it; none if it is no member.
+    pub voters: BTreeSet<Replica>,
     /// Why this peer's replica stopped, if it did.
     pub failure: Option<String>,
 }
@@ -299,15 +303,17 @@ impl Catalog {
     pub fn info(&self) -> CatalogInfo {
         let inner = &self.inner;
         let state = inner.known.state();
-        let role = *inner.group.role().borrow();
+        let group = inner.group.status();
         CatalogInfo {
             version: state.version,
-            term: role.term,
-            leader: role.leader.map(|leader| leader.host).or(inner.last_leader()),
-            leading: role.leading,
-            applied: *inner.machine.position().borrow(),
+            term: group.term,
+            leader: group.leader.map(|leader| leader.host).or(inner.last_leader()),
+            leading: group.leading,
+            applied: group.applied_end,
+            committed: group.committed_end,
             members: state.catalog_hosts(),
-            failure: inner.group.failure().map(|failure| failure.to_string()),
+            voters: group.committed_voters.into_iter().collect(),
+            failure: group.failure.map(|failure| failure.to_string()),
         }
     }
 

@@ -12,6 +12,10 @@ use tokio::time::{Instant, timeout_at};
 
 /// How long a member is waited for to answer a read that any member may answer.
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// Before everybody is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long one member holds a watch before another one is asked to.
+const WATCH_TURN: Duration = Duration::from_secs(5);
 
 /// How fresh a read has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,22 +76,26 @@ impl Catalog {
     ) -> Result<Option<KeyEntry>, CatalogError> {
         check_key(key)?;
         let until = Instant::now() + wait.min(WATCH_MAX);
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            // A leader may change meanwhile; what is asked then is told how long is left.
-            let ask = Ask::Watch { key: key.to_owned(), version, wait: left };
-            match self.inner.read_keys(ask, Freshness::Local, until + PATIENCE).await? {
+        for turn in 0.. {
+            let began = Instant::now();
+            let left = until.saturating_duration_since(began);
+            // Another member after a while: the one that was asked may have been cut off from the rest, and not know.
+            let ask = Ask::Watch { key: key.to_owned(), version, wait: left.min(WATCH_TURN) };
+            match self.inner.read_members(ask, turn, until + PATIENCE).await? {
                 Reply::Key(entry) => {
                     let changed = entry.as_ref().map_or(0, |entry| entry.version) != version;
                     if changed || until <= Instant::now() {
                         return Ok(entry);
                     }
-                    // It came back early, which it does at most when its host is closing.
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    // It came back early: its replica is closing.
+                    if began.elapsed() < WATCH_TURN.min(left) {
+                        tokio::time::sleep(PAUSE).await;
+                    }
                 }
                 _ => return Err(odd_answer()),
             }
         }
+        Err(odd_answer())
     }
 
     /// Writes a key. The outcome's version is the key's new one.
@@ -129,16 +137,26 @@ impl Inner {
         if !self.known.state().is_founded() && !self.look_around(deadline).await? {
             return Err(Refusal::NotFounded.into());
         }
-        if freshness == Freshness::Linearizable {
-            return self.ask_leader(ask, deadline).await;
+        match freshness {
+            Freshness::Linearizable => self.ask_leader(ask, deadline).await,
+            Freshness::Local => self.read_members(ask, 0, deadline).await,
+        }
+    }
+
+    /// Asks a member of the catalog: this peer first, if it is one, then the others; at another turn another one first.
+    async fn read_members(&self, ask: Ask, turn: usize, deadline: Instant) -> Result<Reply, CatalogError> {
+        if !self.known.state().is_founded() && !self.look_around(deadline).await? {
+            return Err(Refusal::NotFounded.into());
         }
         let mut why = "no member of the catalog is known".to_owned();
         loop {
             let members = self.known.state().catalog_hosts();
-            // This peer first, if it is one; then the others in turn.
             let here = members.get(&self.me.host).copied();
             let others = members.iter().copied().filter(|host| *host != self.me.host);
-            for host in here.into_iter().chain(others) {
+            let mut members: Vec<HostId> = here.into_iter().chain(others).collect();
+            let first = turn % members.len().max(1);
+            members.rotate_left(first);
+            for host in members {
                 match self.ask(host, ask.clone(), self.patience(&ask, deadline)).await {
                     Ok(reply @ (Reply::Key(_) | Reply::Keys(_))) => return Ok(reply),
                     Ok(Reply::Failed(text)) => why = format!("host {host}: {text}"),
@@ -146,10 +164,10 @@ impl Inner {
                     Err(error) => why = format!("host {host} {error}"),
                 }
             }
-            if deadline <= Instant::now() + Duration::from_millis(100) {
+            if deadline <= Instant::now() + PAUSE {
                 return Err(CatalogError::NotLed { why });
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(PAUSE).await;
         }
     }
 

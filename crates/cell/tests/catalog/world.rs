@@ -226,6 +226,10 @@ impl World {
         &self.running[&host].catalog
     }
 
+    pub fn is_up(&self, host: u64) -> bool {
+        self.running.contains_key(&host)
+    }
+
     pub fn state(&self, host: u64) -> Arc<CatalogState> {
         self.at(host).state().borrow().clone()
     }
@@ -273,6 +277,8 @@ fn group_options(me: Replica, peers: Arc<dyn Peers>) -> GroupOptions {
         timing: Timing::default(),
         seed: me.store.0,
         checkpoint_log_bytes: 1 << 20,
+        throttle: None,
+        suspend_clock: None,
         on_failure: Arc::new(|_| {}),
     }
 }

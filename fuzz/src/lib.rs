@@ -19,7 +19,7 @@ use bytes::Bytes;
 use bytes_of::Take;
 use skein_cell::catalog_of_one::{CATALOG_FORMAT, Catalog, CatalogError};
 use skein_cohort::Outcome;
-use skein_cohort::entry::{Entry, EntryBuilder};
+use skein_cohort::entry::{Entry, EntryBuilder, EntryReign};
 use skein_model::number::parse_u64;
 use skein_model::{Atlas, Cohort, HostId, Pick, Schema, TableId, TxClock, TxId};
 use skein_server::fuzzing;
@@ -138,7 +138,8 @@ pub fn entry(data: &[u8]) {
         Ok(entry) => entry,
         Err(error) => return assert!(!error.to_string().is_empty()),
     };
-    let mut builder = EntryBuilder::new(entry.term.unwrap_or_default(), entry.proposer, entry.sequence);
+    let reign = entry.reign.unwrap_or(EntryReign { term: 0, first: 0 });
+    let mut builder = EntryBuilder::new(reign, entry.proposer, entry.sequence);
     builder.horizons(&entry.horizons);
     for decision in &entry.decisions {
         builder.decision(&decision.id, decision.fingerprint, &decision.outcome, decision.writes.len());
@@ -151,10 +152,10 @@ pub fn entry(data: &[u8]) {
         );
     }
     let again = builder.finish(entry.ceiling);
-    // The oldest version has no term; it is written back with one.
-    let term_bytes = if entry.term.is_none() { 8 } else { 0 };
-    assert!(again.len() <= data.len() + term_bytes, "nothing was made up");
-    let entry = Entry { term: Some(entry.term.unwrap_or_default()), ..entry };
+    // The oldest version has no reign; it is written back with one.
+    let reign_bytes = if entry.reign.is_none() { 16 } else { 0 };
+    assert!(again.len() <= data.len() + reign_bytes, "nothing was made up");
+    let entry = Entry { reign: Some(reign), ..entry };
     assert_eq!(Entry::decode(again), Ok(entry));
 }
 

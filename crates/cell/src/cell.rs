@@ -9,6 +9,8 @@ use crate::options::{CellOptions, OpenError};
 use crate::space::Space;
 use crate::status::{CatalogStatus, CellStatus, CohortStatus, Health, PeerStatus};
 use bytes::Bytes;
+use skein_cohort::group::Timing;
+use skein_cohort::peers::{NoPeers, Replica};
 use skein_cohort::{Cohort as CohortHandle, CohortOptions, Outcome, ScanOptions};
 use skein_model::{
     Atlas, CellId, Cohort, GroupId, HostId, HybridClock, Schema, Slice, TableId, Transaction, TxClock, TxId,
@@ -17,7 +19,7 @@ use skein_storage::blocking;
 use skein_storage::drives::{Drives, RealDrives};
 use skein_storage::engine::EngineOptions;
 use skein_storage::log::{Log, LogOptions};
-use skein_storage::rows::{ChunkBudget, Rows, ScanRow};
+use skein_storage::rows::{ChunkBudget, ScanRow};
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -42,7 +44,6 @@ pub(crate) struct Inner {
     changing: Mutex<()>,
     drives: Arc<dyn Drives>,
     log: Log,
-    rows: Rows,
     space: Arc<Space>,
     luck: Luck,
     cohort: watch::Sender<Option<CohortHandle>>,
@@ -79,8 +80,16 @@ impl Inner {
         getrandom::fill(&mut run)
             .map_err(|e| CellError::DiskFailed { detail: format!("draw a random number: {e}") })?;
         let space = self.space.clone();
+        let me = Replica { store: self.options.store, host: self.options.host };
         let options = CohortOptions {
-            host: self.options.store.0,
+            group: COHORT_GROUP,
+            me,
+            log: self.log.group(COHORT_GROUP.0),
+            drives: self.drives.clone(),
+            peers: Arc::new(NoPeers),
+            timing: Timing::default(),
+            throttle: None,
+            suspend_clock: None,
             run: u64::from_le_bytes(run),
             wall: self.options.wall.clone(),
             room: Arc::new(move || space.check()),
@@ -88,7 +97,9 @@ impl Inner {
             waiting_max: self.options.waiting_max,
             checkpoint_log_bytes: self.options.checkpoint_log_bytes,
         };
-        let cohort = CohortHandle::open(self.log.group(COHORT_GROUP.0), self.rows.clone(), options).await?;
+        let cohort = CohortHandle::open(options).await?;
+        cohort.initialise(&BTreeSet::from([me])).await?;
+        cohort.leads().await?;
         self.cohort.send_replace(Some(cohort));
         Ok(())
     }
@@ -117,13 +128,12 @@ impl Cell {
             ..EngineOptions::default()
         };
         let dir = options.dir.clone();
-        let open = move || -> Result<(RealDrives, Log, Rows), OpenError> {
+        let open = move || -> Result<(RealDrives, Log), OpenError> {
             let drives = RealDrives::open(&dir, engine_options)?;
             let log = Log::open(drives.log_disk(), log_options)?;
-            let rows = Rows::open(drives.open(COHORT_GROUP)?)?;
-            Ok((drives, log, rows))
+            Ok((drives, log))
         };
-        let (drives, log, rows) = blocking(open).await.map_err(|e| OpenError::Io {
+        let (drives, log) = blocking(open).await.map_err(|e| OpenError::Io {
             verb: "open",
             path: options.dir.clone(),
             source: e.into(),
@@ -139,7 +149,6 @@ impl Cell {
             changing: Mutex::new(()),
             drives: Arc::new(drives),
             log,
-            rows,
             space: space.clone(),
             luck: Luck::new(),
             cohort: watch::channel(None).0,
@@ -326,7 +335,8 @@ impl Cell {
 
     /// The tables that hold rows on this host.
     pub async fn tables(&self) -> Result<Vec<TableInfo>, CellError> {
-        let rows = self.inner.rows.clone();
+        let Some(cohort) = self.inner.cohort() else { return Ok(Vec::new()) };
+        let rows = cohort.rows();
         let tables = blocking(move || rows.tables())
             .await
             .map_err(|e| CellError::DiskFailed { detail: e.to_string() })?
@@ -374,7 +384,7 @@ impl Cell {
                     term: 0,
                     committed: 0,
                     replicas: Vec::new(),
-                    bytes: Some(inner.rows.stats().disk_bytes.iter().sum()),
+                    bytes: inner.cohort().map(|cohort| cohort.rows().stats().disk_bytes.iter().sum()),
                     moving: None,
                     failure: inner.cohort().and_then(|c| c.failure()).map(|e| e.to_string()),
                 })

@@ -77,7 +77,7 @@ fn history_bytes(cohort: &Cohort) -> u64 {
 async fn reclaim(cohort: &Cohort) -> Result<(), String> {
     // What a crash could forget may not be dropped for: first make the horizons durable.
     cohort.checkpoint().await.map_err(|e| e.to_string())?;
-    let rows = cohort.rows().clone();
+    let rows = cohort.rows();
     skein_storage::blocking(move || rows.reclaim())
         .await
         .map_err(|e| e.to_string())?

@@ -94,11 +94,6 @@ impl CohortClock {
         }
     }
 
-    /// An entry was refused by Raft before it was written anywhere; nobody needs to wait for it.
-    pub fn dropped(&mut self, sequence: u64) {
-        self.outstanding.retain(|(s, _)| *s != sequence);
-    }
-
     /// A read of the present: sees every write acknowledged so far, and never waits for one that is not.
     ///
     /// `settle` is for a caller that could not get the ceiling raised: it is given the latest time that can be promised.
@@ -239,13 +234,5 @@ mod tests {
         clock.pass_horizon(horizon);
         assert!(horizon <= clock.now(WALL));
         assert!(horizon < clock.issue(1, WALL, TxClock::ZERO));
-    }
-
-    #[test]
-    fn a_dropped_entry_is_not_waited_for() {
-        let mut clock = clock();
-        let time = clock.issue(1, WALL, TxClock::ZERO);
-        clock.dropped(1);
-        assert_eq!(clock.read_at(time), ReadAt::Now(time));
     }
 }

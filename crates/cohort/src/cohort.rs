@@ -3,33 +3,56 @@
 use crate::clock::ReadAt;
 use crate::entry::Outcome;
 use crate::error::CohortError;
-use crate::group::{Failure, Group, GroupOptions, Timing};
-use crate::peers::{NoPeers, Replica};
-use crate::pins::Pin;
-use crate::proposer::{Proposer, Request, Room};
+use crate::group::{
+    Failure, Group, GroupError, GroupOptions, GroupStatus, Reconcile, Role, SuspendClock, Throttle, Timing,
+};
+use crate::peers::{PeerError, Peers, Replica};
+use crate::pins::{KEPT_FOR, Pin};
+use crate::proposer::{Proposer, Request, Room, Ruling, reads_alone};
 use crate::recorded::{fingerprint, recorded};
 use crate::rows_machine::RowsMachine;
-use crate::sequencer::{Latest, Observed, Sequencer, depends_on_rows};
-use crate::shared::{Reply, Shared, WallClock};
+use crate::sequencer::{Latest, Observed, depends_on_rows};
+use crate::shared::{Reign, Reply, Shared, WallClock};
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use skein_model::{
-    GroupId, HostId, Pick, Refusal, Retain, Slice, StoreId, TableId, Transaction, TxClock, TxId, Value,
-    Window,
+    GroupId, Pick, Refusal, Retain, Slice, StoreId, TableId, Transaction, TxClock, TxId, Value, Window,
 };
-use skein_storage::log::GroupLog;
-use skein_storage::rows::{ChunkBudget, Rows, ScanPosition, ScanRow, ScanSpec};
+use skein_storage::blocking;
+use skein_storage::drives::Drives;
+use skein_storage::log::{GroupLog, LogError};
+use skein_storage::rows::{ChunkBudget, Digest, Rows, ScanPosition, ScanRow, ScanSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+
+/// How long a replica whose lease has run out asks the others whether it still leads, before it sends readers elsewhere.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
+/// Between two looks at whether the lease is back.
+const CONFIRM_PAUSE: Duration = Duration::from_millis(5);
 
 /// How a cohort is run.
 #[derive(Clone)]
 pub struct CohortOptions {
-    /// The host that this replica lives on; its ID in Raft.
-    pub host: u64,
-    /// Differs from every value ever given before: recognises this run's own entries.
+    /// The group that replicates the cohort.
+    pub group: GroupId,
+    /// This replica.
+    pub me: Replica,
+    /// The group's part of the log.
+    pub log: GroupLog,
+    /// Where the rows are.
+    pub drives: Arc<dyn Drives>,
+    /// The other replicas.
+    pub peers: Arc<dyn Peers>,
+    /// Heartbeats and elections.
+    pub timing: Timing,
+    /// Slows down the snapshots that this replica sends; `None` for as fast as they are taken.
+    pub throttle: Option<Arc<dyn Throttle>>,
+    /// Tells how long the machine has been suspended; `None` where that cannot be.
+    pub suspend_clock: Option<SuspendClock>,
+    /// Differs from every value ever given before, here and elsewhere: recognises this run's own entries. All the replica's luck.
     pub run: u64,
     /// Microseconds since the Unix epoch.
     pub wall: WallClock,
@@ -51,8 +74,10 @@ pub struct Cohort {
 
 struct Inner {
     shared: Arc<Shared>,
-    rows: Rows,
     group: Group<RowsMachine>,
+    drives: Arc<dyn Drives>,
+    log: GroupLog,
+    id: GroupId,
     requests: mpsc::Sender<Request>,
     waiting_max: usize,
 }
@@ -100,24 +125,28 @@ pub struct Scan {
 }
 
 impl Cohort {
-    /// Opens the replica: recovers Raft, applies what the log holds beyond the store, and becomes leader of a
-    /// cohort of one. Returns when rows can be served.
-    pub async fn open(log: GroupLog, rows: Rows, options: CohortOptions) -> Result<Cohort, CohortError> {
-        let meta = rows.meta();
-        let shared = Arc::new(Shared::new(options.wall.clone(), meta.ceiling));
-        let machine = RowsMachine { rows: rows.clone(), run: options.run, shared: shared.clone() };
-        // A cohort of one lives on the host that its store is named after.
-        let me = Replica { store: StoreId(options.host), host: HostId(options.host) };
+    /// Opens the replica: its store, and Raft, which applies what the log is known to hold beyond it.
+    ///
+    /// Returns while the cohort may still be without a leader; a new replica waits to be [initialised](Cohort::initialise) or
+    /// to be added by a leader.
+    ///
+    /// Errors: what keeps the replica from running; nothing runs then.
+    pub async fn open(options: CohortOptions) -> Result<Cohort, CohortError> {
+        let (drives, id) = (options.drives.clone(), options.group);
+        let opened = blocking(move || -> Result<Rows, CohortError> { Ok(Rows::open(drives.open(id)?)?) });
+        let rows = opened.await.map_err(|e| CohortError::DiskFailed { detail: e.to_string() })??;
+        let shared = Arc::new(Shared::new(options.wall.clone(), rows));
+        let machine = RowsMachine::open(id, options.run, options.drives.clone(), shared.clone())?;
         let failing = shared.clone();
         let group_options = GroupOptions {
-            me,
-            group: GroupId(log.id()),
-            peers: Arc::new(NoPeers),
-            timing: Timing::default(),
+            me: options.me,
+            group: id,
+            peers: options.peers.clone(),
+            timing: options.timing,
             seed: options.run,
             checkpoint_log_bytes: options.checkpoint_log_bytes,
-            throttle: None,
-            suspend_clock: None,
+            throttle: options.throttle.clone(),
+            suspend_clock: options.suspend_clock.clone(),
             on_failure: Arc::new(move |failure: &Failure| match failure {
                 Failure::Closed => {
                     failing.fail_quietly(CohortError::Closing);
@@ -125,34 +154,80 @@ impl Cohort {
                 failure => failing.fail(failure.clone().into()),
             }),
         };
-        let opened = Group::open(log.clone(), Arc::new(machine), group_options).await;
+        let opened = Group::open(options.log.clone(), Arc::new(machine), group_options).await;
         let group = opened.map_err(|e| shared.failure().unwrap_or_else(|| e.into()))?;
-        group
-            .initialise(&BTreeSet::from([me]))
-            .await
-            .map_err(|e| shared.failure().unwrap_or_else(|| e.into()))?;
-        let term = lead(&group).await.map_err(|e| shared.failure().unwrap_or(e))?;
         tokio::spawn(follow_room(group.waits_for_room(), shared.clone()));
         let (requests, receiver) = mpsc::channel(options.waiting_max.max(1));
         let proposer = Proposer {
             shared: shared.clone(),
             group: group.clone(),
-            term,
-            log: log.clone(),
+            role: group.role(),
+            log: options.log.clone(),
             room: options.room.clone(),
-            sequencer: Sequencer::new(term, options.run, 1),
-            in_flight: Arc::new(Semaphore::new(options.entries_in_flight_max.max(1))),
+            run: options.run,
+            in_flight_max: options.entries_in_flight_max.max(1),
+            ruling: Ruling::new(),
             entry_transactions: metrics::histogram!("skein_entry_transactions"),
             entries: metrics::counter!("skein_entries_total"),
         };
         tokio::spawn(proposer.run(receiver));
-        let inner = Inner { shared, rows, group, requests, waiting_max: options.waiting_max };
+        let CohortOptions { drives, log, waiting_max, .. } = options;
+        let inner = Inner { shared, group, drives, log, id, requests, waiting_max };
         Ok(Cohort { inner: Arc::new(inner) })
     }
 
-    /// The present: at or after every time issued, seen or promised.
+    /// Makes these replicas the cohort's first members. All of them may be told, each with the same set; a replica that has
+    /// been told before, or was added to a cohort, keeps the members it has.
+    pub async fn initialise(&self, members: &BTreeSet<Replica>) -> Result<(), CohortError> {
+        self.inner.group.initialise(members).await.map_err(|error| self.group_error(error))
+    }
+
+    /// Returns once this replica leads and serves rows; or says why it has stopped.
+    pub async fn leads(&self) -> Result<(), CohortError> {
+        let shared = &self.inner.shared;
+        let mut changes = shared.watch_applied();
+        let done = changes.wait_for(|_| shared.failure().is_some() || shared.seat().reign.is_some());
+        let stopped = done.await.is_err();
+        match shared.failure() {
+            Some(failure) => Err(failure),
+            None if stopped => Err(CohortError::Closing),
+            None => Ok(()),
+        }
+    }
+
+    /// Who leads the cohort, and in which term, as far as is known here; changes can be waited for.
+    pub fn leader(&self) -> watch::Receiver<Role> {
+        self.inner.group.role()
+    }
+
+    /// The members, who of them lags by how much, and how snapshots are getting on.
+    pub fn status(&self) -> GroupStatus {
+        self.inner.group.status()
+    }
+
+    /// Takes one step towards having exactly these members; see [`Group::reconcile`].
+    pub async fn reconcile(&self, wanted: &BTreeSet<Replica>) -> Result<Reconcile, CohortError> {
+        self.inner.group.reconcile(wanted).await.map_err(|error| self.group_error(error))
+    }
+
+    /// Hands leadership over to a member; see [`Group::transfer`].
+    pub async fn transfer(&self, to: StoreId) -> Result<(), CohortError> {
+        self.inner.group.transfer(to).await.map_err(|error| self.group_error(error))
+    }
+
+    /// The answer to a message that another replica sent with [`Peers::call`].
+    pub async fn receive(&self, from: Replica, body: Bytes) -> Result<Bytes, GroupError> {
+        self.inner.group.receive(from, body).await
+    }
+
+    /// The other end of [`Peers::fetch`].
+    pub fn serve(&self, from: Replica, body: Bytes) -> BoxStream<'static, Result<Bytes, PeerError>> {
+        self.inner.group.serve(from, body)
+    }
+
+    /// The present: at or after every time issued or promised here.
     pub fn now(&self) -> TxClock {
-        self.inner.shared.clock().now(self.inner.shared.wall())
+        self.inner.shared.seat().clock.now(self.inner.shared.wall())
     }
 
     /// Why this replica has stopped answering, if it has.
@@ -160,9 +235,9 @@ impl Cohort {
         self.inner.shared.failure()
     }
 
-    /// The rows, for statistics.
-    pub fn rows(&self) -> &Rows {
-        &self.inner.rows
+    /// The rows as this replica has them, for statistics.
+    pub fn rows(&self) -> Rows {
+        self.inner.shared.rows()
     }
 
     /// Runs a transaction and answers when its outcome is durable.
@@ -176,36 +251,32 @@ impl Cohort {
         again: bool,
         deadline: Instant,
     ) -> Result<Outcome, CohortError> {
-        let shared = &self.inner.shared;
-        if let Some(refusal) = shared.refusal() {
-            return Err(refusal);
-        }
-        if let Some(condition) = tx.condition {
-            shared.clock().check_asked(shared.wall(), condition)?;
-        }
         let fingerprint = if tx.id_from_client { fingerprint(&tx) } else { 0 };
         let depends = depends_on_rows(&tx);
+        let recorded_always = again || tx.id_from_client;
         let tx = Arc::new(tx);
         loop {
-            // The order matters: what is applied after this line may or may not be seen by the look-ups.
-            let mut observed = Observed { sequence: shared.applied(), rows: Vec::new() };
-            if (again || tx.id_from_client)
-                && let Some(record) = self.inner.rows.tx(&tx.id).map_err(|e| self.rows_error(e))?
-            {
+            let (reign, rows, mut observed) = self.observe(tx.condition)?;
+            if recorded_always && let Some(record) = rows.tx(&tx.id).map_err(|e| self.rows_error(e))? {
                 let outcome = recorded(&tx.id, record, tx.id_from_client.then_some(fingerprint))?;
-                self.wait_visible(&outcome, &tx.id, deadline).await?;
+                self.wait_visible(&reign, &outcome, &tx.id, deadline).await?;
                 return Ok(outcome);
             }
             if depends {
                 for op in &tx.ops {
-                    let latest = self.inner.rows.latest(op.table, &op.key).map_err(|e| self.rows_error(e))?;
-                    let time = self.latest_possible(latest.time, op.table, tx.condition);
+                    let latest = rows.latest(op.table, &op.key).map_err(|e| self.rows_error(e))?;
+                    let time = latest_possible(&rows, latest.time, op.table, tx.condition);
                     observed.rows.push(Latest { time, live: latest.live });
                 }
             }
             let (reply, answer) = oneshot::channel();
             self.submit(Request::Write { tx: tx.clone(), again, fingerprint, observed, reply })?;
             match self.answer(answer, deadline, &tx.id).await? {
+                // A refusal that is not written down is only as true as the rows it was judged by are the newest.
+                Reply::Done(outcome @ Outcome::Refused(_)) if !recorded_always => {
+                    self.confirm(&reign, deadline).await?;
+                    return Ok(outcome);
+                }
                 Reply::Done(outcome) => return Ok(outcome),
                 Reply::LookAgain => continue,
                 Reply::Failed(error) => return Err(error),
@@ -213,28 +284,38 @@ impl Cohort {
         }
     }
 
-    /// The time to hold against a condition: that of the row's newest version, but where the row has none there may
-    /// have been a tombstone, up to the horizon, that is forgotten. Somebody who saw an older version (not: nothing, at
-    /// time zero) has to be told that it is gone.
-    fn latest_possible(&self, found: TxClock, table: TableId, condition: Option<TxClock>) -> TxClock {
-        match condition {
-            Some(condition) if found == TxClock::ZERO && condition != TxClock::ZERO => {
-                self.inner.rows.horizon(table)
-            }
-            _ => found,
+    /// What a look-up needs to begin: the reign it is for, the rows, and how far they are at least.
+    fn observe(&self, condition: Option<TxClock>) -> Result<(Reign, Rows, Observed), CohortError> {
+        let shared = &self.inner.shared;
+        if let Some(refusal) = shared.refusal() {
+            return Err(self.elsewhere(refusal));
         }
+        // The order matters: what is applied after this line may or may not be seen by the look-ups.
+        let observed = Observed { sequence: shared.applied(), rows: Vec::new() };
+        let seat = shared.seat();
+        let reign = seat.reign()?;
+        if let Some(condition) = condition {
+            seat.clock.check_asked(shared.wall(), condition)?;
+        }
+        Ok((reign, seat.rows.clone(), observed))
+    }
+
+    /// The error, unless other members may do what this one cannot any more.
+    fn elsewhere(&self, error: CohortError) -> CohortError {
+        if !error.is_fatal() || reads_alone(&self.inner.shared, &self.inner.group) {
+            return error;
+        }
+        let me = self.inner.group.me();
+        CohortError::NotLeader { leader: self.inner.shared.seat().leader.filter(|leader| *leader != me) }
     }
 
     /// What became of a transaction; if nothing was decided it is aborted now, for good.
     pub async fn tx_status(&self, id: TxId, deadline: Instant) -> Result<Outcome, CohortError> {
         loop {
-            if let Some(refusal) = self.inner.shared.refusal() {
-                return Err(refusal);
-            }
-            let observed = Observed { sequence: self.inner.shared.applied(), rows: Vec::new() };
-            if let Some(record) = self.inner.rows.tx(&id).map_err(|e| self.rows_error(e))? {
+            let (reign, rows, observed) = self.observe(None)?;
+            if let Some(record) = rows.tx(&id).map_err(|e| self.rows_error(e))? {
                 let outcome = recorded(&id, record, None)?;
-                self.wait_visible(&outcome, &id, deadline).await?;
+                self.wait_visible(&reign, &outcome, &id, deadline).await?;
                 return Ok(outcome);
             }
             let (reply, answer) = oneshot::channel();
@@ -256,8 +337,8 @@ impl Cohort {
         deadline: Instant,
     ) -> Result<Read, CohortError> {
         loop {
-            let read_time = self.read_time(at, deadline).await?;
-            return match self.inner.rows.read(table, key, read_time).map_err(|e| self.rows_error(e)) {
+            let (read_time, rows) = self.read_time(at, deadline).await?;
+            return match rows.read(table, key, read_time).map_err(|e| self.rows_error(e)) {
                 Ok(Some(version)) => Ok(Read { read_time, time: version.time, value: version.value }),
                 Ok(None) => Ok(Read { read_time, time: TxClock::ZERO, value: None }),
                 // The horizon passed what was the present when we looked at the clock.
@@ -269,12 +350,12 @@ impl Cohort {
 
     /// Begins a scan: settles its upper bound, and keeps the history at that time until the scan is dropped.
     pub async fn scan(&self, options: ScanOptions, deadline: Instant) -> Result<Scan, CohortError> {
-        let (shared, rows) = (self.inner.shared.clone(), &self.inner.rows);
-        let (until, pin) = loop {
-            let until = self.read_time(options.until, deadline).await?;
+        let shared = self.inner.shared.clone();
+        let (until, rows, pin) = loop {
+            let (until, rows) = self.read_time(options.until, deadline).await?;
             let own = rows.has_own_horizon(options.table);
             match shared.pins.pin(options.table, until, rows.horizon(options.table), own) {
-                Ok(pin) => break (until, pin),
+                Ok(pin) => break (until, rows, pin),
                 Err(_) if options.until.is_none() && Instant::now() < deadline => continue,
                 Err(oldest) => return Err(CohortError::Gone { oldest }),
             }
@@ -282,7 +363,7 @@ impl Cohort {
         let window = Window { pick: options.pick, since: options.since, until };
         let spec = ScanSpec { table: options.table, window, slice: options.slice, end: options.end };
         Ok(Scan {
-            rows: self.inner.rows.clone(),
+            rows,
             shared,
             spec: Arc::new(spec),
             next: Some(ScanPosition { key: options.key, time: options.time }),
@@ -296,7 +377,7 @@ impl Cohort {
     ///
     /// Errors: [`CohortError::FutureTime`] for a time too far ahead, [`CohortError::NotLeader`].
     pub async fn promise(&self, at: Option<TxClock>, deadline: Instant) -> Result<TxClock, CohortError> {
-        self.read_time(at, deadline).await
+        Ok(self.read_time(at, deadline).await?.0)
     }
 
     /// The next rows of a scan at a fixed time, `spec.window.until`, from a position on, and where to go on; `None` at
@@ -314,8 +395,7 @@ impl Cohort {
         budget: ChunkBudget,
         deadline: Instant,
     ) -> Result<(Vec<ScanRow>, Option<ScanPosition>), CohortError> {
-        let until = self.read_time(Some(spec.window.until), deadline).await?;
-        let rows = self.inner.rows.clone();
+        let (until, rows) = self.read_time(Some(spec.window.until), deadline).await?;
         let own = rows.has_own_horizon(spec.table);
         let pinned = self.inner.shared.pins.pin(spec.table, until, rows.horizon(spec.table), own);
         let pin = pinned.map_err(|oldest| CohortError::Gone { oldest })?;
@@ -335,14 +415,18 @@ impl Cohort {
     /// Raises the oldest readable times to what `retain` says, in steps of [`Retain::step_micros`], and returns whether any rose.
     ///
     /// `tables` are those with a retention of their own; all others follow the default. A horizon never falls, and
-    /// never passes a scan under way.
+    /// never passes a scan under way. Scans that began under an earlier leader are not known here until they go on,
+    /// so a new leader raises nothing for as long as it would have kept their history: [`KEPT_FOR`].
     pub async fn raise_horizons(
         &self,
         tables: &BTreeMap<TableId, Retain>,
         deadline: Instant,
     ) -> Result<bool, CohortError> {
+        let (reign, rows, _) = self.observe(None)?;
+        if !reign.founding && reign.since.elapsed() < KEPT_FOR {
+            return Ok(false);
+        }
         let now = TxClock(self.inner.shared.wall());
-        let rows = &self.inner.rows;
         let horizons = self.inner.shared.pins.intend(Instant::now(), |pinned| {
             let mut horizons = Vec::new();
             for (table, retain) in tables {
@@ -363,7 +447,7 @@ impl Cohort {
         if horizons.is_empty() {
             return Ok(false);
         }
-        self.raise(TxClock::ZERO, horizons, deadline).await?;
+        self.raise(&reign, TxClock::ZERO, horizons, deadline).await?;
         Ok(true)
     }
 
@@ -375,18 +459,48 @@ impl Cohort {
     }
 
     /// Stops taking requests, waits at most `grace` for those under way, and leaves the store checkpointed.
-    /// The log stays open; its owner closes it afterwards.
+    /// The log stays open; its owner closes it afterwards. Who leads hands over before, if that is to be quick.
     pub async fn close(&self, grace: Duration) {
         self.inner.shared.begin_closing();
         let deadline = Instant::now() + grace;
-        // A last entry: when it is applied, so is everything proposed before.
-        if let Err(error) = self.raise(TxClock::ZERO, Vec::new(), deadline).await {
-            tracing::warn!(%error, "closing without waiting for writes under way");
+        let reign = self.inner.shared.seat().reign;
+        if let Some(reign) = reign {
+            // A last entry: when it is applied, so is everything proposed before.
+            match self.raise(&reign, TxClock::ZERO, Vec::new(), deadline).await {
+                Ok(()) | Err(CohortError::NotLeader { .. }) => {}
+                Err(error) => tracing::warn!(%error, "closing without waiting for writes under way"),
+            }
         }
-        if let Err(error) = self.inner.group.checkpoint().await {
+        if let Err(error) = self.checkpoint().await {
             tracing::warn!(%error, "closing without a checkpoint; the next start replays the log");
         }
         self.inner.group.close().await;
+    }
+
+    /// Stops the replica at once and deletes all it has: its store, and its part of the log. The caller has made sure that
+    /// the cohort does not count on it any more.
+    ///
+    /// Errors: what could not be deleted; call it again then.
+    pub async fn remove(&self) -> Result<(), CohortError> {
+        self.inner.shared.begin_closing();
+        self.inner.group.close().await;
+        // The log last: without its store, a vote that is left behind harms nobody.
+        let (drives, id) = (self.inner.drives.clone(), self.inner.id);
+        let removed = blocking(move || drives.remove(id)).await;
+        removed.map_err(|e| CohortError::DiskFailed { detail: e.to_string() })??;
+        let (done, forgotten) = oneshot::channel();
+        self.inner.log.forget(Box::new(move |result| {
+            let _ = done.send(result);
+        }))?;
+        forgotten.await.unwrap_or(Err(LogError::Closed))?;
+        Ok(())
+    }
+
+    /// A fingerprint of the rows, equal on replicas that have applied the same. Reads the whole store.
+    pub async fn digest(&self) -> Result<Digest, CohortError> {
+        let rows = self.rows();
+        let digest = blocking(move || rows.digest()).await;
+        Ok(digest.map_err(|e| CohortError::DiskFailed { detail: e.to_string() })??)
     }
 
     /// Log bytes that a restart would have to apply again.
@@ -394,34 +508,50 @@ impl Cohort {
         self.inner.group.log_bytes_since_checkpoint()
     }
 
-    /// A time at which everything at or before it is applied, and after which every later write lies.
-    async fn read_time(&self, at: Option<TxClock>, deadline: Instant) -> Result<TxClock, CohortError> {
+    /// A time at which everything at or before it is applied, and after which every later write lies, whoever leads then;
+    /// and the rows to look at.
+    async fn read_time(
+        &self,
+        at: Option<TxClock>,
+        deadline: Instant,
+    ) -> Result<(TxClock, Rows), CohortError> {
         let shared = &self.inner.shared;
-        // A failed log stops writes only: what was acknowledged is in the store, and can still be read.
-        if let Some(failure @ CohortError::Damaged { .. }) = shared.failure() {
-            return Err(failure);
-        }
         let mut settle = false;
         loop {
-            let step = {
-                let mut clock = shared.clock();
-                match at {
-                    None => clock.read_present(shared.wall(), settle),
+            // A failed log stops writes only: what was acknowledged is in the store, and can still be read.
+            if let Some(failure @ CohortError::Damaged { .. }) = shared.failure() {
+                return Err(self.elsewhere(failure));
+            }
+            let (step, reign, rows) = {
+                let mut seat = shared.seat();
+                let reign = seat.reign()?;
+                let step = match at {
+                    None => seat.clock.read_present(shared.wall(), settle),
                     Some(time) => {
-                        clock.check_asked(shared.wall(), time)?;
-                        clock.read_at(time)
+                        seat.clock.check_asked(shared.wall(), time)?;
+                        seat.clock.read_at(time)
                     }
-                }
+                };
+                (step, reign, seat.rows.clone())
             };
             match step {
-                ReadAt::Now(time) => return Ok(time),
+                ReadAt::Now(time) => {
+                    if at.is_none() {
+                        self.confirm(&reign, deadline).await?;
+                    }
+                    return Ok((time, rows));
+                }
                 ReadAt::AfterEntry { time, sequence } => {
-                    self.wait_applied(sequence, deadline).await?;
-                    return Ok(time);
+                    self.wait_applied(&reign, sequence, deadline).await?;
+                    return Ok((time, rows));
                 }
                 ReadAt::RaiseCeiling { time } => {
-                    match (self.raise(time, Vec::new(), deadline).await, at) {
+                    if at.is_none() {
+                        self.confirm(&reign, deadline).await?;
+                    }
+                    match (self.raise(&reign, time, Vec::new(), deadline).await, at) {
                         (Ok(()), _) => {}
+                        (Err(error @ CohortError::NotLeader { .. }), _) => return Err(error),
                         // The present can be read a little in the past instead: reads go on when writes cannot.
                         (Err(_), None) => settle = true,
                         (Err(error), Some(_)) => return Err(error),
@@ -431,30 +561,72 @@ impl Cohort {
         }
     }
 
-    async fn wait_applied(&self, sequence: u64, deadline: Instant) -> Result<(), CohortError> {
+    /// Makes sure that nobody had led a later term at some moment since the caller took its time to read at.
+    async fn confirm(&self, reign: &Reign, deadline: Instant) -> Result<(), CohortError> {
+        if self.inner.group.lease_valid(reign.term) {
+            return Ok(());
+        }
+        self.confirm_by_asking(reign, deadline).await
+    }
+
+    /// As [`Cohort::confirm`], without a lease to go by: asks the other members, who thereby renew it.
+    async fn confirm_by_asking(&self, reign: &Reign, deadline: Instant) -> Result<(), CohortError> {
+        let (shared, group) = (&self.inner.shared, &self.inner.group);
+        let deadline = deadline.min(Instant::now() + CONFIRM_WITHIN);
+        while shared.reigns(reign) {
+            if reads_alone(shared, group) {
+                return Ok(());
+            }
+            match tokio::time::timeout_at(deadline, group.read_barrier()).await {
+                Ok(Ok(())) if group.lease_valid(reign.term) => return Ok(()),
+                // Leadership is being handed over, or the lease ran out again.
+                Ok(Ok(())) if Instant::now() < deadline => tokio::time::sleep(CONFIRM_PAUSE).await,
+                Ok(Err(GroupError::NotLeader { leader })) => return Err(CohortError::NotLeader { leader }),
+                Ok(Err(GroupError::Stopped(_))) if reads_alone(shared, group) => return Ok(()),
+                // Others may have elected somebody whom we cannot hear.
+                Ok(_) | Err(_) => return Err(CohortError::NotLeader { leader: None }),
+            }
+        }
+        Err(CohortError::NotLeader { leader: shared.seat().leader })
+    }
+
+    async fn wait_applied(&self, reign: &Reign, sequence: u64, deadline: Instant) -> Result<(), CohortError> {
         let started = Instant::now();
-        let mut applied = self.inner.shared.watch_applied();
         let shared = &self.inner.shared;
-        let wait = applied.wait_for(|at| sequence <= *at || shared.failure().is_some());
+        let mut applied = shared.watch_applied();
+        let wait =
+            applied.wait_for(|at| sequence <= *at || shared.failure().is_some() || !shared.reigns(reign));
         match tokio::time::timeout_at(deadline, wait).await {
             Ok(Ok(at)) if sequence <= *at => Ok(()),
-            Ok(Ok(_) | Err(_)) => Err(shared.failure().unwrap_or(CohortError::Closing)),
+            Ok(Ok(_) | Err(_)) => {
+                let leader = shared.seat().leader;
+                Err(shared.failure().map_or(CohortError::NotLeader { leader }, |e| self.elsewhere(e)))
+            }
             Err(_) => Err(CohortError::TimedOut { waited: started.elapsed() }),
         }
     }
 
     /// Waits until readers of the present see what an outcome found in the store tells of: the store has an entry a
     /// moment before they do.
-    async fn wait_visible(&self, outcome: &Outcome, id: &TxId, deadline: Instant) -> Result<(), CohortError> {
-        let time = match outcome {
-            Outcome::Committed(time) | Outcome::Refused(Refusal::Stale { latest: time, .. }) => *time,
-            // Only the oldest outstanding entry can be in the store already.
-            Outcome::Refused(Refusal::Collision { .. }) => self.inner.shared.clock().oldest_outstanding(),
-            Outcome::Aborted => return Ok(()),
+    async fn wait_visible(
+        &self,
+        reign: &Reign,
+        outcome: &Outcome,
+        id: &TxId,
+        deadline: Instant,
+    ) -> Result<(), CohortError> {
+        let outstanding = {
+            let seat = self.inner.shared.seat();
+            let time = match outcome {
+                Outcome::Committed(time) | Outcome::Refused(Refusal::Stale { latest: time, .. }) => *time,
+                // Only the oldest outstanding entry can be in the store already.
+                Outcome::Refused(Refusal::Collision { .. }) => seat.clock.oldest_outstanding(),
+                Outcome::Aborted => return Ok(()),
+            };
+            seat.clock.outstanding_at(time)
         };
-        let outstanding = self.inner.shared.clock().outstanding_at(time);
         let Some(sequence) = outstanding else { return Ok(()) };
-        match self.wait_applied(sequence, deadline).await {
+        match self.wait_applied(reign, sequence, deadline).await {
             Err(CohortError::TimedOut { .. }) => {
                 let why = "the time ran out before it could be shown".to_owned();
                 Err(CohortError::Unknown { id: id.clone(), why })
@@ -465,18 +637,21 @@ impl Cohort {
 
     async fn raise(
         &self,
+        reign: &Reign,
         floor: TxClock,
         horizons: Vec<(Option<TableId>, TxClock)>,
         deadline: Instant,
     ) -> Result<(), CohortError> {
         let started = Instant::now();
         let (reply, answer) = oneshot::channel();
-        self.submit(Request::Raise { floor, horizons, reply })?;
+        self.submit(Request::Raise { first: reign.first, floor, horizons, reply })?;
         match tokio::time::timeout_at(deadline, answer).await {
             // Nobody asked for a transaction, so there is none to look up: say what stopped us.
-            Ok(Ok(Reply::Failed(CohortError::Unknown { .. }))) | Err(_) => {
-                Err(self.failure().unwrap_or(CohortError::TimedOut { waited: started.elapsed() }))
+            Ok(Ok(Reply::Failed(CohortError::Unknown { .. }))) => {
+                let leader = self.inner.shared.seat().leader;
+                Err(self.failure().unwrap_or(CohortError::NotLeader { leader }))
             }
+            Err(_) => Err(self.failure().unwrap_or(CohortError::TimedOut { waited: started.elapsed() })),
             Ok(Ok(Reply::Failed(error))) => Err(error),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(CohortError::Closing),
@@ -507,6 +682,14 @@ impl Cohort {
     fn rows_error(&self, error: skein_storage::rows::RowsError) -> CohortError {
         self.inner.shared.note(error)
     }
+
+    fn group_error(&self, error: GroupError) -> CohortError {
+        match error {
+            GroupError::NotLeader { leader } => CohortError::NotLeader { leader },
+            GroupError::Stopped(failure) => self.failure().unwrap_or_else(|| failure.into()),
+            other => CohortError::Members { detail: other.to_string() },
+        }
+    }
 }
 
 impl Scan {
@@ -520,7 +703,7 @@ impl Scan {
     pub async fn next(&mut self, budget: ChunkBudget) -> Result<Vec<ScanRow>, CohortError> {
         while let Some(from) = self.next.take() {
             let (rows, spec) = (self.rows.clone(), self.spec.clone());
-            let chunk = skein_storage::blocking(move || {
+            let chunk = blocking(move || {
                 let mut out = Vec::new();
                 rows.scan_chunk(&spec, &from, budget, &mut |row| out.push(row)).map(|next| (out, next))
             });
@@ -535,20 +718,14 @@ impl Scan {
     }
 }
 
-/// Waits until the only voter leads, which is when it has applied everything it had acknowledged before; returns its term.
-async fn lead(group: &Group<RowsMachine>) -> Result<u64, CohortError> {
-    let (mut role, mut failure) = (group.role(), group.watch_failure());
-    // No limit: replaying is progress, and a failure ends the wait.
-    tokio::select! {
-        biased;
-        _ = failure.wait_for(Option::is_some) => {}
-        leading = role.wait_for(|role| role.leading) => {
-            if let Ok(role) = leading {
-                return Ok(role.term);
-            }
-        }
+/// The time to hold against a condition: that of the row's newest version, but where the row has none there may
+/// have been a tombstone, up to the horizon, that is forgotten. Somebody who saw an older version (not: nothing, at
+/// time zero) has to be told that it is gone.
+fn latest_possible(rows: &Rows, found: TxClock, table: TableId, condition: Option<TxClock>) -> TxClock {
+    match condition {
+        Some(condition) if found == TxClock::ZERO && condition != TxClock::ZERO => rows.horizon(table),
+        _ => found,
     }
-    Err(group.failure().map_or(CohortError::Closing, CohortError::from))
 }
 
 /// Tells the cohort when an entry waits for room in the store.

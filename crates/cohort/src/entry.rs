@@ -4,7 +4,7 @@
 //! cannot fail for what the rows hold. Layout (all integers little-endian), also drawn in `docs/FORMAT.md`:
 //!
 //! ```text
-//! | version u8 = 2 | term u64 | proposer u64 | sequence u64 | ceiling u64 |
+//! | version u8 = 2 | term u64 | first u64 | proposer u64 | sequence u64 | ceiling u64 |
 //! | decisions u32 | decision … |
 //! | horizons u32 | { flag u8 (0 default, 1 table) | table u64 | time u64 } … |
 //! decision: | id length u16 | id | fingerprint u64 | outcome u8 | time u64 | op u32 | writes u32 | write … |
@@ -13,8 +13,12 @@
 //! kind:     0 tombstone, 1 JSON value, 2 value with a content type
 //! ```
 //!
-//! Version 1, of the releases that knew no other replicas, has no term. Its entries count as proposed in the term that
-//! they were appended in.
+//! Version 1, of the releases that knew no other replicas, has neither term nor first. Its entries always count.
+//!
+//! An entry rests on those that its proposer proposed before it: they decided what its conditions were judged by. So it
+//! counts only where it belongs: appended in the term in which its proposer led, and right after its predecessor,
+//! or as the first of its reign. Any other is *void* and changes nothing anywhere. That matters when leadership is lost
+//! and won again between two entries, or when one is refused and the next one is not.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use skein_model::limits::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, TX_ID_DIGITS_MAX, VALUE_BYTES_MAX};
@@ -62,12 +66,29 @@ pub struct Decision {
     pub writes: Vec<Write>,
 }
 
+/// The unbroken leadership in which an entry was proposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryReign {
+    /// The term in which its proposer led.
+    pub term: u64,
+    /// Sequence of the first entry of the reign.
+    pub first: u64,
+}
+
+/// The last entry that counted: what the next one has to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Predecessor {
+    /// See [`Entry::proposer`].
+    pub proposer: u64,
+    /// See [`Entry::sequence`].
+    pub sequence: u64,
+}
+
 /// One Raft entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The term in which its proposer led. Appended in another term, the entry is void: it changes nothing anywhere.
-    /// `None` for version 1.
-    pub term: Option<u64>,
+    /// The reign in which it was proposed; `None` for version 1.
+    pub reign: Option<EntryReign>,
     /// The run of the replica that proposed it: drawn at random when the replica was opened.
     pub proposer: u64,
     /// The proposer's own count of entries since it started; recognises its entry when it is applied.
@@ -111,10 +132,11 @@ pub struct EntryBuilder {
 
 impl EntryBuilder {
     /// An entry without decisions.
-    pub fn new(term: u64, proposer: u64, sequence: u64) -> EntryBuilder {
+    pub fn new(reign: EntryReign, proposer: u64, sequence: u64) -> EntryBuilder {
         let mut bytes = BytesMut::with_capacity(512);
         bytes.put_u8(ENTRY_VERSION);
-        bytes.put_u64_le(term);
+        bytes.put_u64_le(reign.term);
+        bytes.put_u64_le(reign.first);
         bytes.put_u64_le(proposer);
         bytes.put_u64_le(sequence);
         let ceiling_at = bytes.len();
@@ -223,9 +245,17 @@ impl Reader {
 }
 
 impl Entry {
-    /// Whether the entry counts when it is found appended in `term`; see [`Entry::term`].
-    pub fn counts_in(&self, term: u64) -> bool {
-        self.term.is_none_or(|proposed_in| proposed_in == term)
+    /// Whether the entry counts when it is found appended in `term`, with `before` as the last one that counted.
+    pub fn counts(&self, term: u64, before: Predecessor) -> bool {
+        let Some(reign) = self.reign else { return true };
+        let follows =
+            before.proposer == self.proposer && before.sequence.checked_add(1) == Some(self.sequence);
+        reign.term == term && (follows || self.sequence == reign.first)
+    }
+
+    /// What the entry after this one has to follow.
+    pub fn as_predecessor(&self) -> Predecessor {
+        Predecessor { proposer: self.proposer, sequence: self.sequence }
     }
 
     /// Reads an entry; values and keys share `bytes`' memory.
@@ -238,7 +268,10 @@ impl Entry {
         if version == 0 {
             return Err(EntryError::Malformed { what: "version" });
         }
-        let term = if version == 1 { None } else { Some(r.u64("term")?) };
+        let reign = match version {
+            1 => None,
+            _ => Some(EntryReign { term: r.u64("term")?, first: r.u64("first")? }),
+        };
         let proposer = r.u64("proposer")?;
         let sequence = r.u64("sequence")?;
         let ceiling = TxClock(r.u64("ceiling")?);
@@ -263,7 +296,7 @@ impl Entry {
         if !r.0.is_empty() {
             return Err(EntryError::Malformed { what: "end" });
         }
-        Ok(Entry { term, proposer, sequence, ceiling, horizons, decisions })
+        Ok(Entry { reign, proposer, sequence, ceiling, horizons, decisions })
     }
 }
 
@@ -319,6 +352,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const REIGN: EntryReign = EntryReign { term: 5, first: 2 };
+
     fn value() -> impl Strategy<Value = Option<Value>> {
         proptest::option::of((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..40)).prop_map(
             |(json, bytes)| Value {
@@ -353,7 +388,7 @@ mod tests {
     }
 
     fn encode(entry: &Entry) -> Bytes {
-        let mut builder = EntryBuilder::new(entry.term.unwrap_or_default(), entry.proposer, entry.sequence);
+        let mut builder = EntryBuilder::new(entry.reign.unwrap_or(REIGN), entry.proposer, entry.sequence);
         builder.horizons(&entry.horizons);
         for d in &entry.decisions {
             builder.decision(&d.id, d.fingerprint, &d.outcome, d.writes.len());
@@ -367,23 +402,23 @@ mod tests {
     proptest! {
         #[test]
         fn an_entry_comes_back_as_it_was(
-            term: u64, proposer: u64, sequence: u64, ceiling: u64,
+            term: u64, first: u64, proposer: u64, sequence: u64, ceiling: u64,
             horizons in proptest::collection::vec((proptest::option::of(any::<u64>()), any::<u64>()), 0..3),
             decisions in proptest::collection::vec(decision(), 0..4),
         ) {
             let horizons = horizons.into_iter().map(|(t, h)| (t.map(TableId), TxClock(h))).collect();
-            let entry = Entry { term: Some(term), proposer, sequence, ceiling: TxClock(ceiling), horizons, decisions };
+            let entry = Entry { reign: Some(EntryReign { term, first }), proposer, sequence, ceiling: TxClock(ceiling), horizons, decisions };
             prop_assert_eq!(Entry::decode(encode(&entry)), Ok(entry));
         }
 
         #[test]
-        fn an_entry_of_version_1_is_read_and_counts_in_any_term(decisions in proptest::collection::vec(decision(), 0..4), term: u64) {
-            let entry = Entry { term: None, proposer: 1, sequence: 2, ceiling: TxClock(3), horizons: vec![], decisions };
+        fn an_entry_of_version_1_is_read_and_always_counts(decisions in proptest::collection::vec(decision(), 0..4), term: u64) {
+            let entry = Entry { reign: None, proposer: 1, sequence: 2, ceiling: TxClock(3), horizons: vec![], decisions };
             let now = encode(&entry);
-            let then = [&[1u8][..], &now[9..]].concat();
+            let then = [&[1u8][..], &now[17..]].concat();
             let read = Entry::decode(Bytes::from(then));
             prop_assert_eq!(read.as_ref(), Ok(&entry));
-            prop_assert!(entry.counts_in(term));
+            prop_assert!(entry.counts(term, Predecessor::default()));
         }
 
         #[test]
@@ -393,7 +428,7 @@ mod tests {
 
         #[test]
         fn an_entry_cut_short_is_refused(decisions in proptest::collection::vec(decision(), 1..3), cut in 1..40usize) {
-            let entry = Entry { term: Some(5), proposer: 1, sequence: 2, ceiling: TxClock(3), horizons: vec![], decisions };
+            let entry = Entry { reign: Some(REIGN), proposer: 1, sequence: 2, ceiling: TxClock(3), horizons: vec![], decisions };
             let bytes = encode(&entry);
             prop_assert!(Entry::decode(bytes.slice(..bytes.len() - cut.min(bytes.len()))).is_err());
         }
@@ -406,7 +441,7 @@ mod tests {
             Outcome::Refused(Refusal::Stale { op: 0, latest: TxClock(1) }),
             Outcome::Aborted,
         ] {
-            let mut builder = EntryBuilder::new(5, 1, 2);
+            let mut builder = EntryBuilder::new(REIGN, 1, 2);
             builder.decision(&TxId::from_be_bytes(&[1]), 0, &outcome, 1);
             builder.write(TableId(1), b"key", None);
             let malformed = EntryError::Malformed { what: "write count" };
@@ -415,10 +450,18 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_counts_in_the_term_of_its_proposer_only() {
-        let entry = Entry::decode(EntryBuilder::new(5, 1, 2).finish(TxClock(3))).unwrap();
-        assert!(entry.counts_in(5));
-        assert!(!entry.counts_in(4) && !entry.counts_in(6));
+    fn an_entry_counts_only_in_its_term_and_after_its_predecessor() {
+        let entry =
+            |sequence| Entry::decode(EntryBuilder::new(REIGN, 1, sequence).finish(TxClock(3))).unwrap();
+        let (first, second, third) = (entry(2), entry(3), entry(4));
+        let another = Predecessor { proposer: 9, sequence: 2 };
+        assert!(first.counts(5, another));
+        assert!(!first.counts(6, another) && !first.counts(4, another));
+        assert!(second.counts(5, first.as_predecessor()));
+        assert!(!second.counts(6, first.as_predecessor()));
+        assert!(!second.counts(5, another));
+        // The second was refused, and the third was not.
+        assert!(!third.counts(5, first.as_predecessor()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::group::{Failure, GroupError};
 use crate::machine::MachineError;
 use crate::peers::Replica;
 use skein_model::{FutureTime, TxClock, TxId};
+use skein_storage::drives::DrivesError;
 use skein_storage::engine::EngineError;
 use skein_storage::log::LogError;
 use skein_storage::rows::RowsError;
@@ -72,6 +73,12 @@ pub enum CohortError {
         /// Who leads it, as far as this replica knows.
         leader: Option<Replica>,
     },
+    /// The members cannot be changed as asked, or not now.
+    #[error("{detail}")]
+    Members {
+        /// Why.
+        detail: String,
+    },
     /// The cohort is closing. Nothing was written.
     #[error("the cohort is closing")]
     Closing,
@@ -90,6 +97,7 @@ impl CohortError {
             | CohortError::Overloaded { .. }
             | CohortError::IdReused { .. }
             | CohortError::NotLeader { .. }
+            | CohortError::Members { .. }
             | CohortError::Closing => false,
         }
     }
@@ -124,6 +132,19 @@ impl From<GroupError> for CohortError {
         match error {
             GroupError::Stopped(failure) => failure.into(),
             other => CohortError::Damaged { detail: other.to_string() },
+        }
+    }
+}
+
+impl From<DrivesError> for CohortError {
+    fn from(error: DrivesError) -> CohortError {
+        let detail = with_cause(error.to_string(), &error);
+        match error {
+            error if error.is_full() => CohortError::Full { detail },
+            DrivesError::Engine(EngineError::Io { .. }) | DrivesError::Io { .. } => {
+                CohortError::DiskFailed { detail }
+            }
+            _ => CohortError::Damaged { detail },
         }
     }
 }

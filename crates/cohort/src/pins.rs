@@ -67,6 +67,11 @@ impl Pins {
         Ok(Pin { pins: self.clone(), time })
     }
 
+    /// Forgets which horizons were about to rise: none of them is any more.
+    pub(crate) fn forget_intentions(&self) {
+        self.lock().intended.clear();
+    }
+
     /// Settles which horizons are to rise: `plan` is given the oldest time pinned or kept, which none of them may pass,
     /// and no scan is pinned below them from then on.
     pub(crate) fn intend(
@@ -187,6 +192,8 @@ mod tests {
         assert_eq!(pin(&pins, OTHER, 14).unwrap_err(), TxClock(15));
         assert!(pin(&pins, OTHER, 15).is_ok());
         assert!(pins.pin(TABLE, TxClock(20), TxClock(20), true).is_ok());
+        pins.forget_intentions();
+        assert!(pin(&pins, TABLE, 10).is_ok());
     }
 
     #[test]

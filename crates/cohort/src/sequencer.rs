@@ -7,13 +7,11 @@
 //! *before* its look-up; a remembered version of a later entry overrides the look-up. Remembered versions are
 //! forgotten [`MEMORY`] entries after they were applied, so a look-up from before that is done again.
 
-use crate::clock::{CohortClock, locked};
-use crate::entry::{EntryBuilder, Outcome};
+use crate::entry::{EntryBuilder, EntryReign, Outcome};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use skein_model::{Refusal, TableId, Transaction, TxClock, TxId, WriteOp};
 use std::collections::VecDeque;
-use std::sync::Mutex;
 
 /// For how many applied entries the sequencer remembers what they wrote.
 pub const MEMORY: u64 = 64;
@@ -82,7 +80,7 @@ struct Proposed {
 /// The state; one per cohort, in the hands of its leader.
 #[derive(Debug)]
 pub struct Sequencer {
-    term: u64,
+    reign: EntryReign,
     proposer: u64,
     /// Sequence of the entry being built.
     sequence: u64,
@@ -96,16 +94,16 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// A sequencer that has proposed nothing, for the leader of `term`.
+    /// A sequencer that has proposed nothing yet in this reign.
     ///
-    /// `proposer` is that of no other run, and `first`, at least 1, lies above every sequence that this run has
-    /// used, so that a look-up made for an earlier leader of the same run is known to be too old.
-    pub fn new(term: u64, proposer: u64, first: u64) -> Sequencer {
-        let before = first.saturating_sub(1);
+    /// `proposer` is that of no other run, and the reign's first sequence lies at least two above every one that this run
+    /// has used, so that what was looked up for an earlier reign of the same run is known to be too old.
+    pub fn new(reign: EntryReign, proposer: u64) -> Sequencer {
+        let before = reign.first.saturating_sub(1);
         Sequencer {
-            term,
+            reign,
             proposer,
-            sequence: before + 1,
+            sequence: reign.first,
             applied: before,
             forgotten: before,
             rows: HashMap::new(),
@@ -132,6 +130,11 @@ impl Sequencer {
         }
     }
 
+    /// Sequence of the reign's first entry.
+    pub fn first(&self) -> u64 {
+        self.reign.first
+    }
+
     /// Sequence of the entry being built, or of the next one.
     pub fn sequence(&self) -> u64 {
         self.sequence
@@ -144,13 +147,15 @@ impl Sequencer {
 
     /// Judges a transaction and, unless it is to be looked up again, puts it into the entry being built.
     ///
+    /// `issue` gives the time of a write in the entry of the given sequence that has to be later than another time: see
+    /// [`CohortClock::issue`](crate::clock::CohortClock::issue). It is called for a transaction that commits.
+    ///
     /// `again` says that the transaction may have come before, or may come again: its outcome is then recorded whatever
     /// it is, as is that of every ID chosen by a client. Otherwise somebody could be told of a refusal that a delayed
     /// duplicate makes untrue.
     pub fn write(
         &mut self,
-        wall: u64,
-        clock: &Mutex<CohortClock>,
+        issue: impl FnOnce(u64, TxClock) -> TxClock,
         tx: &Transaction,
         again: bool,
         fingerprint: u64,
@@ -179,7 +184,7 @@ impl Sequencer {
         }
         let after = latest_max.max(tx.condition.unwrap_or(TxClock::ZERO));
         let sequence = self.sequence;
-        let time = locked(clock).issue(sequence, wall, after);
+        let time = issue(sequence, after);
         let outcome = Outcome::Committed(time);
         let writes = tx.ops.iter().filter(|op| op.op != WriteOp::Hold).count();
         let (builder, proposed) = self.open();
@@ -232,9 +237,9 @@ impl Sequencer {
     }
 
     fn open(&mut self) -> (&mut EntryBuilder, &mut Proposed) {
-        let (term, proposer, sequence) = (self.term, self.proposer, self.sequence);
+        let (reign, proposer, sequence) = (self.reign, self.proposer, self.sequence);
         let (builder, proposed) = self.building.get_or_insert_with(|| {
-            (EntryBuilder::new(term, proposer, sequence), Proposed { sequence, ..Proposed::default() })
+            (EntryBuilder::new(reign, proposer, sequence), Proposed { sequence, ..Proposed::default() })
         });
         (builder, proposed)
     }

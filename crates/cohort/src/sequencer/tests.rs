@@ -1,8 +1,10 @@
 use super::*;
+use crate::clock::{CohortClock, locked};
 use crate::entry::Entry;
 use proptest::prelude::*;
 use skein_model::{ContentType, Expect, RowOp, Value};
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 const T: TableId = TableId(1);
 const WALL: u64 = 1_000_000;
@@ -17,7 +19,11 @@ impl Bench {
     fn new() -> Bench {
         let mut clock = CohortClock::starting_at(TxClock(WALL));
         clock.applied(0, TxClock(u64::MAX / 2));
-        Bench { sequencer: Sequencer::new(3, 7, 1), clock: Mutex::new(clock), next_id: 1 }
+        Bench {
+            sequencer: Sequencer::new(EntryReign { term: 3, first: 1 }, 7),
+            clock: Mutex::new(clock),
+            next_id: 1,
+        }
     }
 
     fn tx(&mut self, ops: Vec<RowOp>) -> Transaction {
@@ -27,7 +33,8 @@ impl Bench {
     }
 
     fn write(&mut self, tx: &Transaction, observed: &Observed) -> Verdict {
-        self.sequencer.write(WALL, &self.clock, tx, false, fingerprint(tx), observed)
+        let issue = |sequence, after| locked(&self.clock).issue(sequence, WALL, after);
+        self.sequencer.write(issue, tx, false, fingerprint(tx), observed)
     }
 
     fn take(&mut self) -> Entry {
@@ -278,22 +285,25 @@ fn the_refusal_of_a_transaction_that_may_come_again_is_recorded() {
     let mut b = Bench::new();
     let live = Observed { sequence: 0, rows: vec![Latest { time: TxClock(5), live: true }] };
     let tx = b.tx(vec![row("a", WriteOp::Create(value("1")))]);
-    let verdict = b.sequencer.write(WALL, &b.clock, &tx, true, 0, &live);
+    let verdict = b.sequencer.write(|_, _| unreachable!("it is refused"), &tx, true, 0, &live);
     assert_eq!(refused(&verdict), Refusal::Collision { op: 0 });
     assert_eq!(b.take().decisions[0].outcome, Outcome::Refused(Refusal::Collision { op: 0 }));
     // The row is gone meanwhile, and the duplicate arrives.
     let gone = Observed { sequence: 1, rows: vec![Latest { time: TxClock(6), live: false }] };
-    assert_eq!(b.sequencer.write(WALL, &b.clock, &tx, true, 0, &gone), verdict);
+    assert_eq!(b.sequencer.write(|_, _| unreachable!("it was refused"), &tx, true, 0, &gone), verdict);
 }
 
 #[test]
 fn what_was_looked_up_for_an_earlier_leader_is_looked_up_again() {
     let mut b = Bench::new();
-    b.sequencer = Sequencer::new(4, 7, 12);
+    b.sequencer = Sequencer::new(EntryReign { term: 4, first: 12 }, 7);
     let tx = b.tx(vec![row("a", WriteOp::Create(value("1")))]);
     let seen = |sequence| Observed { sequence, rows: vec![Latest::default()] };
     assert_eq!(b.write(&tx, &seen(10)), Verdict::LookAgain);
     committed(&b.write(&tx, &seen(11)));
     let entry = b.take();
-    assert_eq!((entry.term, entry.proposer, entry.sequence), (Some(4), 7, 12));
+    assert_eq!(
+        (entry.reign, entry.proposer, entry.sequence),
+        (Some(EntryReign { term: 4, first: 12 }), 7, 12)
+    );
 }

@@ -2,12 +2,15 @@
 
 use crate::journal::Journal;
 use bytes::Bytes;
+use skein_cohort::group::Timing;
+use skein_cohort::peers::{NoPeers, Replica};
 use skein_cohort::{Cohort, CohortError, CohortOptions};
-use skein_model::{ContentType, RowOp, TableId, Transaction, TxId, Value, WriteOp};
-use skein_storage::disk::MemDisk;
-use skein_storage::engine::{Engine, MemEngine};
+use skein_model::{ContentType, GroupId, HostId, RowOp, StoreId, TableId, Transaction, TxId, Value, WriteOp};
+use skein_storage::disk::{Disk, MemDisk};
+use skein_storage::drives::{Drives, DrivesError};
+use skein_storage::engine::{Engine, EngineStats, MemEngine};
 use skein_storage::log::{Log, LogOptions};
-use skein_storage::rows::Rows;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -19,6 +22,9 @@ pub const EPOCH: u64 = 1_767_225_600_000_000;
 pub const SECOND: u64 = 1_000_000;
 pub const HOUR: u64 = 3_600 * SECOND;
 pub const DAY: u64 = 24 * HOUR;
+
+/// The only member.
+const ME: Replica = Replica { store: StoreId(1), host: HostId(1) };
 
 /// The table that all stories happen in.
 pub const TABLE: TableId = TableId(7);
@@ -170,10 +176,16 @@ impl Machine {
     }
 
     pub async fn try_start_with(&self, log: Log) -> Result<Cohort, CohortError> {
-        let rows = Rows::open(self.engine.clone()).unwrap();
         let (wall, no_room) = (self.wall.clone(), self.no_room.clone());
         let options = CohortOptions {
-            host: 1,
+            group: GroupId::FIRST,
+            me: ME,
+            log: log.group(1),
+            drives: Arc::new(OneStore(self.clone())),
+            peers: Arc::new(NoPeers),
+            timing: Timing::default(),
+            throttle: None,
+            suspend_clock: None,
             run: RUNS.fetch_add(1, Ordering::Relaxed),
             wall: Arc::new(move || wall.load(Ordering::SeqCst)),
             room: Arc::new(move || match no_room.load(Ordering::SeqCst) {
@@ -184,7 +196,10 @@ impl Machine {
             waiting_max: 1000,
             checkpoint_log_bytes: self.checkpoint_log_bytes,
         };
-        Cohort::open(log.group(1), rows, options).await
+        let cohort = Cohort::open(options).await?;
+        cohort.initialise(&BTreeSet::from([ME])).await?;
+        cohort.leads().await?;
+        Ok(cohort)
     }
 
     /// Keeps, at every sync of the log's disk from now on, what a crash at that moment leaves, and how many events
@@ -200,6 +215,47 @@ impl Machine {
             kept.images.lock().unwrap().push((crashed, seen));
         });
         crashes
+    }
+}
+
+/// The drives of a machine with one store, which nobody replaces.
+struct OneStore(Machine);
+
+impl Drives for OneStore {
+    fn log_disk(&self) -> Arc<dyn Disk> {
+        Arc::new(self.0.disk.clone())
+    }
+
+    fn small_files(&self) -> Arc<dyn Disk> {
+        self.log_disk()
+    }
+
+    fn groups(&self) -> Result<Vec<GroupId>, DrivesError> {
+        Ok(vec![GroupId::FIRST])
+    }
+
+    fn open(&self, _group: GroupId) -> Result<Arc<dyn Engine>, DrivesError> {
+        Ok(self.0.engine.clone())
+    }
+
+    fn stage(&self, group: GroupId) -> Result<Arc<dyn Engine>, DrivesError> {
+        Err(DrivesError::NotStaged { group })
+    }
+
+    fn promote(&self, group: GroupId) -> Result<(), DrivesError> {
+        Err(DrivesError::NotStaged { group })
+    }
+
+    fn remove(&self, group: GroupId) -> Result<(), DrivesError> {
+        Err(DrivesError::NotStaged { group })
+    }
+
+    fn stats(&self) -> EngineStats {
+        self.0.engine.stats()
+    }
+
+    fn free_bytes(&self) -> std::io::Result<u64> {
+        Ok(u64::MAX)
     }
 }
 

@@ -35,7 +35,8 @@ pub struct RealDrives {
     log: Arc<RealDisk>,
     files: Arc<RealDisk>,
     pool: EnginePool,
-    stores: Mutex<BTreeMap<GroupId, Stores>>,
+    /// Each under a lock of its own: making a store takes many syncs, and those of several groups take hardly longer.
+    stores: Mutex<BTreeMap<GroupId, Arc<Mutex<Stores>>>>,
 }
 
 /// What is known of one group's stores.
@@ -56,6 +57,11 @@ struct Store {
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DrivesError {
     let path = path.display().to_string();
     move |source| DrivesError::Io { doing, path, source }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change of what is guarded is a single step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn sync_dir(dir: &Path) -> Result<(), DrivesError> {
@@ -190,7 +196,8 @@ impl RealDrives {
             let Some(group) = group.filter(|group| group_dir(&cohorts, *group) == cohorts.join(&name)) else {
                 continue;
             };
-            stores.insert(group, Stores::clear(&group_dir(&cohorts, group))?);
+            let found = Stores::clear(&group_dir(&cohorts, group))?;
+            stores.insert(group, Arc::new(Mutex::new(found)));
         }
         Ok(RealDrives {
             cohorts,
@@ -232,8 +239,8 @@ impl RealDrives {
         &self.pool
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, Stores>> {
-        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stores(&self, group: GroupId) -> Arc<Mutex<Stores>> {
+        lock(&self.stores).entry(group).or_default().clone()
     }
 
     /// Opens a generation's directory, whose store, should it ever be given up, is deleted with its marks.
@@ -286,14 +293,14 @@ impl Drives for RealDrives {
     }
 
     fn groups(&self) -> Result<Vec<GroupId>, DrivesError> {
-        let stores = self.lock();
-        Ok(stores.iter().filter(|(_, stores)| stores.current.is_some()).map(|(group, _)| *group).collect())
+        let all = lock(&self.stores).clone();
+        Ok(all.iter().filter(|(_, stores)| lock(stores).current.is_some()).map(|(group, _)| *group).collect())
     }
 
     fn open(&self, group: GroupId) -> Result<Arc<dyn Engine>, DrivesError> {
         let dir = group_dir(&self.cohorts, group);
-        let mut all = self.lock();
-        let stores = all.entry(group).or_default();
+        let stores = self.stores(group);
+        let mut stores = lock(&stores);
         if let Some(current) = &stores.current {
             if let Some(engine) = current.open.handle(&self.pool)? {
                 return Ok(Arc::new(engine));
@@ -313,8 +320,8 @@ impl Drives for RealDrives {
 
     fn stage(&self, group: GroupId) -> Result<Arc<dyn Engine>, DrivesError> {
         let dir = group_dir(&self.cohorts, group);
-        let mut all = self.lock();
-        let stores = all.entry(group).or_default();
+        let stores = self.stores(group);
+        let mut stores = lock(&stores);
         if let Some(Store { generation, open }) = stores.staged.take() {
             Stores::give_up(&dir, generation, &open);
         }
@@ -329,8 +336,9 @@ impl Drives for RealDrives {
 
     fn promote(&self, group: GroupId) -> Result<(), DrivesError> {
         let dir = group_dir(&self.cohorts, group);
-        let mut all = self.lock();
-        let stores = all.get_mut(&group).ok_or(DrivesError::NotStaged { group })?;
+        let stores = self.stores(group);
+        let mut stores = lock(&stores);
+        let stores = &mut *stores;
         let staged = stores.staged.as_ref().ok_or(DrivesError::NotStaged { group })?;
         // Its name is durable before its mark goes.
         sync_dir(&dir)?;
@@ -351,8 +359,8 @@ impl Drives for RealDrives {
 
     fn remove(&self, group: GroupId) -> Result<(), DrivesError> {
         let dir = group_dir(&self.cohorts, group);
-        let mut all = self.lock();
-        let Some(stores) = all.get_mut(&group) else { return Ok(()) };
+        let stores = self.stores(group);
+        let mut stores = lock(&stores);
         if stores.current.is_none() && stores.staged.is_none() {
             return Ok(());
         }

@@ -54,7 +54,7 @@ pub struct EngineOptions {
     pub cache_bytes: u64,
     /// Bytes of all memtables together. At half of it a checkpoint starts by itself; beyond it, writes wait.
     pub write_buffer_bytes: u64,
-    /// Threads that compact; with none, only [`Engine::compact`] does. One more thread runs checkpoints.
+    /// Threads that compact; with none, only [`Engine::compact`] does. A few more run checkpoints.
     pub compaction_threads: usize,
     /// Table files kept open at once.
     pub open_files_max: usize,

@@ -31,7 +31,7 @@ fn pause_after(failures: u32) -> Duration {
     RETRY_FIRST.saturating_mul(1 << failures.min(8)).min(RETRY_MAX)
 }
 
-/// What the thread for checkpoints does until the pool stops.
+/// What each thread for checkpoints does until the pool stops.
 pub(super) fn checkpoints(core: &Core) {
     while let Some(shared) = core.next_checkpoint() {
         let mut retry = None;

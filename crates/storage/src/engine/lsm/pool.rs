@@ -9,7 +9,7 @@ use super::newest::Newest;
 use super::{Delete, DirGuard, EngineOptions, LsmEngine, Shared, lock};
 use crate::engine::{EngineError, EngineStats, Keyspace};
 use lsm_tree::{AbstractTree, Cache, DescriptorTable};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 
 /// A smaller write buffer would be checkpoints only.
 const WRITE_BUFFER_MIN: u64 = 1 << 16;
+
+/// Threads that run checkpoints. A checkpoint of a small memtable is mostly syncs, and the syncs of several stores take
+/// hardly longer than those of one.
+const CHECKPOINTERS: usize = 4;
 
 /// Memory and threads for any number of engines. Clones share it; its threads end when the last clone and the last of its
 /// engines is dropped.
@@ -65,6 +69,8 @@ struct Wanted {
     busy: BTreeMap<u64, usize>,
     /// Somebody waits for room.
     flush: bool,
+    /// Engines that a thread is checkpointing.
+    flushing: BTreeSet<u64>,
     /// Engines whose checkpoint failed, and when to try again.
     failed: BTreeMap<u64, Instant>,
     compactions: VecDeque<Task>,
@@ -81,30 +87,48 @@ impl Wanted {
         Some(shared)
     }
 
+    fn begin_checkpoint(&mut self, engine: u64) -> Option<Arc<Shared>> {
+        let shared = self.begin(engine)?;
+        self.flushing.insert(engine);
+        Some(shared)
+    }
+
     fn want(&mut self, task: Task) {
         if self.engines.contains_key(&task.0) && !self.compactions.contains(&task) {
             self.compactions.push_back(task);
         }
     }
 
-    /// The engine to checkpoint now; otherwise until when there is none, if one is waiting for its time. `over` says that
-    /// half of the write buffer is active, `full` that all of it is taken.
-    fn next_checkpoint(&mut self, over: bool, full: bool) -> Result<Arc<Shared>, Option<Instant>> {
+    /// The engine to checkpoint now; otherwise until when there is none, if one is waiting for its time. `active` bytes are
+    /// in active memtables, `budget` is the write buffer, and `full` says that all of it is taken.
+    fn next_checkpoint(
+        &mut self,
+        active: u64,
+        budget: u64,
+        full: bool,
+    ) -> Result<Arc<Shared>, Option<Instant>> {
         let now = Instant::now();
         let due = self.failed.iter().find(|(_, when)| **when <= now).map(|(engine, _)| *engine);
         if let Some(engine) = due {
             self.failed.remove(&engine);
-            if let Some(shared) = self.begin(engine) {
+            if let Some(shared) = self.begin_checkpoint(engine) {
                 return Ok(shared);
             }
         }
-        // What somebody waited for may have been done meanwhile.
-        if std::mem::take(&mut self.flush) && full || over {
-            let active = |shared: &Shared| shared.active.load(Ordering::Acquire);
-            let waiting = self.engines.iter().filter(|(engine, _)| !self.failed.contains_key(engine));
-            let fattest = waiting.max_by_key(|(_, shared)| active(shared));
-            if let Some(engine) = fattest.filter(|(_, shared)| 0 < active(shared)).map(|(engine, _)| *engine)
-                && let Some(shared) = self.begin(engine)
+        let active_of = |shared: &Shared| shared.active.load(Ordering::Acquire);
+        let taken_care_of: u64 =
+            self.flushing.iter().filter_map(|engine| self.engines.get(engine)).map(|s| active_of(s)).sum();
+        let over = budget / 2 <= active.saturating_sub(taken_care_of);
+        // What somebody waits for may have been done meanwhile, or be under way.
+        if std::mem::take(&mut self.flush) && full && self.flushing.is_empty() || over {
+            let waiting = self
+                .engines
+                .iter()
+                .filter(|(engine, _)| !self.failed.contains_key(engine) && !self.flushing.contains(engine));
+            let fattest = waiting.max_by_key(|(_, shared)| active_of(shared));
+            if let Some(engine) =
+                fattest.filter(|(_, shared)| 0 < active_of(shared)).map(|(engine, _)| *engine)
+                && let Some(shared) = self.begin_checkpoint(engine)
             {
                 return Ok(shared);
             }
@@ -147,7 +171,10 @@ impl EnginePool {
         });
         // Should a thread not start, dropping this stops the others.
         let threads = Threads { core: core.clone(), handles: Mutex::default() };
-        let mut bodies: Vec<(String, Body)> = vec![("skein-flush".to_owned(), background::checkpoints)];
+        let mut bodies: Vec<(String, Body)> = Vec::new();
+        bodies.extend(
+            (0..CHECKPOINTERS).map(|n| (format!("skein-flush-{n}"), background::checkpoints as Body)),
+        );
         let compactors = 0..options.compaction_threads;
         bodies.extend(compactors.map(|n| (format!("skein-lsm-{n}"), background::compactions as Body)));
         for (name, body) in bodies {
@@ -395,10 +422,7 @@ impl Core {
     pub(super) fn next_checkpoint(&self) -> Option<Arc<Shared>> {
         self.next(|wanted| {
             let budget = self.write_buffer();
-            wanted.next_checkpoint(
-                budget / 2 <= self.active.load(Ordering::Acquire),
-                budget <= self.unflushed(),
-            )
+            wanted.next_checkpoint(self.active.load(Ordering::Acquire), budget, budget <= self.unflushed())
         })
     }
 
@@ -407,7 +431,7 @@ impl Core {
     }
 
     /// A thread is done with an engine; `change` sees what is wanted.
-    fn finish(&self, shared: Arc<Shared>, change: impl FnOnce(&mut Wanted, u64)) {
+    fn finish(&self, shared: Arc<Shared>, change: impl FnOnce(&mut Wanted)) {
         let number = shared.number;
         // Before it counts as let go: dropping it may be the end of the engine.
         drop(shared);
@@ -418,27 +442,30 @@ impl Core {
                 wanted.busy.remove(&number);
             }
         }
-        if wanted.engines.contains_key(&number) {
-            change(&mut wanted, number);
-        }
+        change(&mut wanted);
         wanted.progress += 1;
         self.progress.notify_all();
     }
 
     /// A checkpoint is over; after a failure, it is to be tried again after `retry`.
     pub(super) fn finish_checkpoint(&self, shared: Arc<Shared>, retry: Option<Duration>) {
-        self.finish(shared, |wanted, engine| {
-            if let Some(retry) = retry {
-                wanted.failed.insert(engine, Instant::now() + retry);
+        let number = shared.number;
+        self.finish(shared, |wanted| {
+            wanted.flushing.remove(&number);
+            if let Some(retry) = retry.filter(|_| wanted.engines.contains_key(&number)) {
+                wanted.failed.insert(number, Instant::now() + retry);
             }
         });
+        // It may have filled up again meanwhile, or failed, and only those who look again would know.
+        self.wake();
     }
 
     /// As [`Core::finish_checkpoint`], for a compaction.
     pub(super) fn finish_compaction(&self, shared: Arc<Shared>, keyspace: Keyspace, retry: Option<Duration>) {
-        self.finish(shared, |wanted, engine| {
-            if let Some(retry) = retry {
-                wanted.later.push((Instant::now() + retry, (engine, keyspace)));
+        let number = shared.number;
+        self.finish(shared, |wanted| {
+            if let Some(retry) = retry.filter(|_| wanted.engines.contains_key(&number)) {
+                wanted.later.push((Instant::now() + retry, (number, keyspace)));
             }
         });
     }

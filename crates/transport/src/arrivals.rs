@@ -3,6 +3,7 @@
 
 use crate::api::Handler;
 use crate::conn::{Conn, End};
+use crate::hello::printable;
 use crate::lanes::{Answer, Control, Serving};
 use crate::serve;
 use crate::switchboard::Switchboard;
@@ -165,7 +166,7 @@ impl Arrivals {
                 self.board.release(&self.conn);
             }
             Frame::Refusal { reason, text } => {
-                return Err(End::Refused { reason, text: text.to_owned() });
+                return Err(End::Refused { reason, text: printable(text) });
             }
         }
         Ok(())

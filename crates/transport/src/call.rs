@@ -84,6 +84,9 @@ async fn start(
     if to == board.options.identity.host {
         return Err(asked.not_sent("it is this host"));
     }
+    if deadline <= Instant::now() {
+        return Err(asked.not_sent("no time was left for it"));
+    }
     loop {
         let conn = board.reach(to, deadline).await.map_err(|why| asked.not_sent(why))?;
         let permit = match conn.permits.clone().try_acquire_owned() {

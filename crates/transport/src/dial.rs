@@ -53,6 +53,21 @@ impl Dial {
     }
 }
 
+/// Sees to it that a connection which has ended is known to have, also if its task is dropped or the handler panics in it.
+struct Running<'a> {
+    board: &'a Arc<Switchboard>,
+    conn: &'a Arc<Conn>,
+    end: Option<End>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let end = self.end.take().unwrap_or(End::Closed);
+        self.conn.lanes().end(&end.to_string());
+        self.board.unregister(self.conn, &end);
+    }
+}
+
 /// How long to wait after so many failures in a row: doubling from `min` to `max`, and up to a half more, but never beyond `max`.
 fn backoff(times: u32, min: Duration, max: Duration, luck: &mut u64) -> Duration {
     let base = min.saturating_mul(1 << times.saturating_sub(1).min(20)).min(max);
@@ -163,26 +178,24 @@ impl Switchboard {
             Err((why, text)) => return self.failed(to, why, text),
         };
         let (since, before) = (conn.since, conn.failures);
-        let end = self.run(&conn, greeted).await;
-        if matches!(end, End::Retired | End::Closed) {
-            return;
-        }
+        let in_order = self.run(&conn, greeted).await;
         // An address that takes connections and drops them is no better than one that takes none.
-        if since.elapsed() < SHORT_LIFE {
-            self.state().blame(to, before, format!("the connection was lost: {end}"), &self.options.timeouts);
+        if !in_order && since.elapsed() < SHORT_LIFE {
+            let text = "the connection was lost soon after it was made".into();
+            self.state().blame(to, before, text, &self.options.timeouts);
         }
     }
 
-    /// Runs an agreed connection to its end.
-    pub(crate) async fn run(self: &Arc<Switchboard>, conn: &Arc<Conn>, greeted: Greeted) -> End {
+    /// Runs an agreed connection to its end; whether that came in good order.
+    pub(crate) async fn run(self: &Arc<Switchboard>, conn: &Arc<Conn>, greeted: Greeted) -> bool {
+        let mut running = Running { board: self, conn, end: None };
         let end = match self.handler() {
             Some(handler) => conn.run(greeted.io, greeted.first, &handler, self).await,
             None => End::Closed,
         };
-        conn.lanes().end(&end.to_string());
+        let end = running.end.insert(end);
         tracing::debug!(peer = %conn.peer.identity.host, addr = %conn.peer.addr, "connection ended: {end}");
-        self.unregister(conn, &end);
-        end
+        matches!(end, End::Retired | End::Closed)
     }
 
     async fn open(

@@ -162,6 +162,11 @@ pub(crate) fn encode_refusal(reason: Reason, text: &str) -> Vec<u8> {
     body
 }
 
+/// A stranger's text with nothing in it that could garble a log.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+}
+
 /// As much of a text as fits, in whole characters.
 pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
     let mut end = text.len().min(bytes_max);
@@ -236,8 +241,7 @@ impl Fields<'_> {
         let (text, rest) = self.0.split_at_checked(len).ok_or(GreetingError::Malformed(what))?;
         self.0 = rest;
         let text = String::from_utf8_lossy(text);
-        let printable: String = text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
-        Ok(cut(&printable, max).to_owned())
+        Ok(cut(&printable(&text), max).to_owned())
     }
 }
 

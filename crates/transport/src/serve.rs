@@ -15,6 +15,9 @@ use tokio::sync::oneshot;
 /// The code of a [`Failure`] whose handler broke.
 pub const HANDLER_BROKE: u16 = u16::MAX;
 
+/// How many bytes of small chunks of one stream wait to be written.
+const UNWRITTEN_BYTES_MAX: usize = 64 << 10;
+
 /// Texts and details of failures are cut here, together; a failure that long is no help to anybody.
 const FAILURE_BYTES_MAX: usize = 1 << 20;
 
@@ -85,6 +88,8 @@ pub(crate) async fn request(conn: Arc<Conn>, id: u64, answer: BoxFuture<'static,
 /// Pulls the handler's chunks as fast as the caller's credit and the connection allow, one at a time.
 pub(crate) async fn stream(conn: Arc<Conn>, id: u64, mut chunks: Chunks<Failure>) {
     let _broken = Broken { conn: &conn, id };
+    // Given to the connection since it was last known to be written: a caller may give any credit and read nothing.
+    let mut unwritten = 0;
     loop {
         loop {
             let (tell, told) = oneshot::channel();
@@ -112,15 +117,19 @@ pub(crate) async fn stream(conn: Arc<Conn>, id: u64, mut chunks: Chunks<Failure>
         };
         // Small items keep their order among themselves; a large one must be out before anything follows it.
         let (done, written) = oneshot::channel();
-        let large = SMALL_BYTES_MAX < item.len();
+        unwritten += item.len() + ITEM_COST as usize;
+        let wait = SMALL_BYTES_MAX < item.len() || UNWRITTEN_BYTES_MAX < unwritten;
         let alive = conn.with(|lanes| {
             let Some(serving) = lanes.serving(id) else { return false };
             serving.credit -= item.len() as i64 + ITEM_COST;
-            lanes.send_item(id, item, large.then_some(done));
+            lanes.send_item(id, item, wait.then_some(done));
             true
         });
-        if !alive || (large && written.await.is_err()) {
+        if !alive || (wait && written.await.is_err()) {
             return;
+        }
+        if wait {
+            unwritten = 0;
         }
     }
 }

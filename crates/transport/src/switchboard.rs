@@ -192,8 +192,9 @@ impl Switchboard {
             conn.kill();
         }
         self.changed();
-        // Who owns us may be owned by us through it.
-        drop(self.handler.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // Not dropped under the lock: it may hold the last handle to us, whose end comes here again.
+        let handler = self.handler.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(handler);
     }
 
     /// All connections, by host.

@@ -18,7 +18,7 @@
 //! A body longer than [`CHUNK_BYTES_MAX`] comes in parts, with frames of others between them. IDs are the caller's; each end
 //! counts its own.
 
-use crate::hello::encode_refusal;
+use crate::hello::{TEXT_BYTES_MAX, encode_refusal};
 use crate::refusal::Reason;
 use bytes::{BufMut, BytesMut};
 
@@ -224,7 +224,7 @@ impl<'a> Frame<'a> {
                 let reason = Reason::from_code(fields.u8()?);
                 let [low, high] = [fields.u8()?, fields.u8()?];
                 let text = std::str::from_utf8(fields.chunk()?).map_err(|_| FrameError::Malformed(14))?;
-                if text.len() != usize::from(u16::from_le_bytes([low, high])) {
+                if TEXT_BYTES_MAX < text.len() || text.len() != usize::from(u16::from_le_bytes([low, high])) {
                     return Err(FrameError::Malformed(14));
                 }
                 Frame::Refusal { reason, text }

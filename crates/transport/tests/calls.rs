@@ -245,3 +245,81 @@ async fn closing_cuts_short_what_outlasts_its_grace() {
     assert!(matches!(lost, Err(CallError::NoAnswer { .. })), "{lost:?}");
     until("the handler's end", || b.notes.cancelled.load(Ordering::SeqCst) == 1).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_time_is_not_sent() {
+    let (a, b) = two(&MemoryNetwork::new()).await;
+    assert!(a.ask(&b, ECHO, "").await.is_ok());
+    let asked = a.transport.request(b.host, ECHO, Bytes::new(), Instant::now()).await;
+    assert!(matches!(asked, Err(CallError::NotSent { .. })), "{asked:?}");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(b.notes.requests.load(Ordering::SeqCst), 1);
+}
+
+/// Owns the transport that it answers for.
+struct Owner(std::sync::Mutex<Option<skein_transport::Transport>>, Recorder);
+
+impl skein_transport::Handler for Owner {
+    fn admit(&self, peer: &skein_transport::PeerInfo) -> Result<(), String> {
+        self.1.admit(peer)
+    }
+    fn up(&self, peer: &skein_transport::PeerInfo) {
+        self.1.up(peer);
+    }
+    fn down(&self, peer: &skein_transport::PeerInfo) {
+        self.1.down(peer);
+    }
+    fn posted(&self, from: &skein_transport::PeerInfo, bytes: Bytes) {
+        assert_ne!(bytes, "break", "as asked for");
+        self.1.posted(from, bytes);
+    }
+    fn unreachable(&self, addr: std::net::SocketAddr, why: Unreachable) {
+        self.1.unreachable(addr, why);
+    }
+    fn request(
+        &self,
+        from: skein_transport::PeerInfo,
+        service: u8,
+        body: Bytes,
+        deadline: Instant,
+    ) -> futures_util::future::BoxFuture<'static, Result<Bytes, skein_transport::Failure>> {
+        self.1.request(from, service, body, deadline)
+    }
+    fn stream(
+        &self,
+        from: skein_transport::PeerInfo,
+        service: u8,
+        body: Bytes,
+    ) -> skein_transport::Chunks<skein_transport::Failure> {
+        self.1.stream(from, service, body)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_holds_its_transport_is_let_go_by_closing_and_may_panic() {
+    let network = MemoryNetwork::new();
+    let notes = std::sync::Arc::new(Notes::default());
+    let owner = std::sync::Arc::new(Owner(None.into(), Recorder(notes.clone())));
+    let transport = skein_transport::Transport::start(options(&network, 1), owner.clone()).await.unwrap();
+    *owner.0.lock().unwrap() = Some(transport.clone());
+    let gone = std::sync::Arc::downgrade(&owner);
+    drop(owner);
+    let b = Peer::on(&network, 2).await;
+    b.transport.post(transport.local_addr(), Bytes::from("break"));
+    until("the loss", || b.notes.unreachable() == [(addr(1), Unreachable::Lost)]).await;
+    assert!(transport.connected().is_empty());
+    b.transport.learn(skein_model::HostId(1), transport.local_addr());
+    until("another connection", || {
+        notes.events().len() == 3 || {
+            b.transport.post(addr(1), Bytes::new());
+            false
+        }
+    })
+    .await;
+    // What is left of it then is held by the owner alone.
+    let closing = transport.clone();
+    drop(transport);
+    closing.close(Duration::ZERO).await;
+    drop(closing);
+    until("the owner's end", || gone.upgrade().is_none()).await;
+}

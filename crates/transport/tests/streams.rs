@@ -93,3 +93,20 @@ async fn many_streams_and_requests_share_a_connection() {
     assert_eq!(sums, (0..20).map(|at| 30 * 1000 * at).collect::<Vec<_>>());
     assert_eq!(answer.map(|body| body.len()), Ok(1 << 20));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_endless_credit_that_reads_nothing_is_not_produced_for_without_end() {
+    let network = MemoryNetwork::new();
+    let mut wide = options(&network, 1);
+    wide.limits.stream_window_bytes = 64 << 20;
+    let (a, b) = (Peer::start(wide).await, Peer::on(&network, 2).await);
+    a.knows(&b);
+    let mut chunks = a.transport.stream(b.host, COUNT, count(100_000, 1000));
+    assert!(chunks.next().await.is_some());
+    network.silence(b.addr(), true);
+    sleep(Duration::from_secs(3)).await;
+    let ahead = b.notes.produced.load(Ordering::SeqCst);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(b.notes.produced.load(Ordering::SeqCst), ahead);
+    assert!(ahead < 2000, "{ahead}");
+}

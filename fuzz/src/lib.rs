@@ -31,7 +31,7 @@ use std::str::from_utf8;
 pub type Target = fn(&[u8]);
 
 /// All of them by name; the name is also that of the directory with its seeds.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("schema", schema),
     ("atlas", atlas),
     ("numbers", numbers),
@@ -49,6 +49,8 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("flock_facts", flock_facts),
     ("flock_query", flock_query),
     ("flock_handle", flock_handle),
+    ("frame", frame),
+    ("greeting", greeting),
 ];
 
 /// A schema text: it reads again as the same schema, or its errors can be printed.
@@ -196,4 +198,14 @@ pub fn catalog(data: &[u8]) {
             Err(error) => assert!(error.to_string().contains("fuzz/catalog"), "{error}"),
         }
     }
+}
+
+/// Frames between peers, one after the other, with checksums and without.
+pub fn frame(data: &[u8]) {
+    skein_transport::wire::fuzz(data);
+}
+
+/// What both ends of a connection say first, also under right checksums.
+pub fn greeting(data: &[u8]) {
+    skein_transport::hello::fuzz(data);
 }

@@ -59,7 +59,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
-            heartbeat: Duration::from_millis(250),
+            heartbeat: Duration::from_millis(300),
             lease: Duration::from_millis(900),
             lease_margin: Duration::from_millis(100),
             campaign_spread: Duration::from_millis(500),

@@ -48,6 +48,8 @@ struct Out<V> {
     view: Arc<V>,
     to: Replica,
     progress: SnapshotProgress,
+    /// Whether the receiver has said anything about it.
+    heard: bool,
 }
 
 /// The snapshots that are being sent, by name; clones share them.
@@ -83,9 +85,9 @@ impl<M: Machine> Outbound<M> {
         locked(&self.sending).values().find(|out| out.to.store == to).map(|out| out.progress)
     }
 
-    /// Index of the oldest snapshot on its way: its receiver needs the log from there.
+    /// Index of the oldest snapshot that somebody is fetching: its receiver needs the log from there.
     pub(crate) fn oldest_index(&self) -> Option<u64> {
-        locked(&self.sending).values().map(|out| out.progress.index).min()
+        locked(&self.sending).values().filter(|out| out.heard).map(|out| out.progress.index).min()
     }
 
     /// Has a snapshot fetched and installed; returns the follower's vote then.
@@ -105,21 +107,22 @@ impl<M: Machine> Outbound<M> {
             Place { origin: Origin::Received, last: meta.last_log_id, membership: meta.last_membership };
         let request = Request::Install(Install { vote, place, snapshot: id, bytes: bytes_total }).encode();
         let progress = SnapshotProgress { bytes: 0, bytes_total, index };
-        locked(&self.sending).insert(id, Out { view, to, progress });
+        locked(&self.sending).insert(id, Out { view, to, progress, heard: false });
         let _kept = Kept(self, id);
-        let mut heard = Instant::now();
+        // Who never answers is not worth keeping a view for.
+        let (mut heard, mut silence_max) = (Instant::now(), ANSWER_PATIENCE);
         loop {
             let deadline = Instant::now() + ANSWER_PATIENCE;
             let answer = tokio::time::timeout_at(deadline, peers.call(to, group, request.clone(), deadline));
             let error = match answer.await {
                 Ok(Ok(bytes)) => {
-                    heard = Instant::now();
+                    (heard, silence_max) = (Instant::now(), SILENCE_MAX);
                     match Installing::decode(bytes).map_err(|e| e.to_string())? {
                         Installing::Done { vote } => return Ok(vote),
                         Installing::Failed { why } => return Err(why),
                         Installing::Working { bytes } => {
                             if let Some(out) = locked(&self.sending).get_mut(&id) {
-                                out.progress.bytes = bytes;
+                                (out.progress.bytes, out.heard) = (bytes, true);
                             }
                             continue;
                         }
@@ -128,7 +131,7 @@ impl<M: Machine> Outbound<M> {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".to_owned(),
             };
-            if SILENCE_MAX < heard.elapsed() {
+            if silence_max < heard.elapsed() {
                 return Err(error);
             }
             tokio::time::sleep(RETRY).await;

@@ -17,6 +17,7 @@ pub use log::log;
 
 use bytes::Bytes;
 use bytes_of::Take;
+use skein_cell::catalog::{self as replicated, Request};
 use skein_cell::catalog_of_one::{CATALOG_FORMAT, Catalog, CatalogError};
 use skein_cohort::Outcome;
 use skein_cohort::entry::{Entry, EntryBuilder, EntryReign};
@@ -197,6 +198,20 @@ pub fn catalog(data: &[u8]) {
             Err(CatalogError::Io { .. }) => panic!("parsing does no input"),
             Err(error) => assert!(error.to_string().contains("fuzz/catalog"), "{error}"),
         }
+    }
+    // The file of a catalog that is replicated, and an entry of its log.
+    let format = replicated::file::CATALOG_FORMAT;
+    let header = format!("skein-catalog {format} {:08x} {}\n", crc32c::crc32c(data), data.len());
+    for file in [data, &[header.as_bytes(), data].concat()] {
+        match replicated::file::parse(file, "fuzz/catalog") {
+            Ok(replicated::file::Found::Saved(saved)) => saved.content.state.check().expect("a sound state"),
+            Ok(replicated::file::Found::OfOne(_)) => {}
+            Err(error) => assert!(error.to_string().contains("fuzz/catalog"), "{error}"),
+        }
+    }
+    if let Ok(request) = Request::decode(data) {
+        let again = request.encode().map(|bytes| Request::decode(&bytes));
+        assert!(again.is_err() || again == Ok(Ok(request)));
     }
 }
 

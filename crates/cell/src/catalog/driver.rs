@@ -36,7 +36,7 @@ async fn follow(inner: Arc<Inner>) {
     loop {
         let reached = state.borrow_and_update().clone();
         // A conflict was told when it was found; the replica goes on in its own cell.
-        let _ = inner.known.learn(reached);
+        let _ = inner.known.learn(reached).await;
         if state.changed().await.is_err() {
             return;
         }

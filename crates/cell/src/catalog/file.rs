@@ -121,6 +121,13 @@ pub fn write(disk: &dyn Disk, name: &str, saved: &Saved) -> Result<(), FileError
     write_body(disk, name, &encode(saved))
 }
 
+/// Whether this peer ever knew of a catalog. One that holds rows did, so that if this says no, its files are lost. Blocks.
+pub fn is_there(disk: &dyn Disk) -> Result<bool, FileError> {
+    let list = |source| FileError::Io { verb: "look for", file: disk.describe(REPLICA), source };
+    let names = disk.list().map_err(list)?;
+    Ok([REPLICA, LEARNED, INTENT].iter().any(|name| names.iter().any(|found| found == name)))
+}
+
 /// The founding that was begun here; `None` if none was. Blocks.
 pub(crate) fn read_intent(disk: &dyn Disk) -> Result<Option<Genesis>, FileError> {
     let Some(bytes) = read_bytes(disk, INTENT)? else { return Ok(None) };

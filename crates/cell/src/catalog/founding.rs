@@ -211,7 +211,8 @@ impl Inner {
             Reply::Changed(Err(refusal)) => return Err(refusal.into()),
             other => return Err(unknown(format!("the founding is under way: {other:?}"))),
         };
-        self.known.learn(self.machine.state().borrow().clone())?;
+        let reached = self.machine.state().borrow().clone();
+        self.known.learn(reached).await?;
         if let Err(error) = self.forget_intent().await {
             // It is carried out once more, and found to be done.
             tracing::warn!(%error, "forget a founding that is done");
@@ -275,7 +276,7 @@ impl Inner {
             let wait = deadline.min(Instant::now() + ASK_FOR);
             return match self.ask(host, Ask::State { have: 0 }, wait).await {
                 Ok(Reply::State(Some(state))) => {
-                    self.known.learn(state)?;
+                    self.known.learn(state).await?;
                     Ok(Asked::Founded)
                 }
                 _ => Ok(Asked::Busy(host)),

@@ -169,7 +169,7 @@ impl Catalog {
             let founding = Founding((options.luck)());
             Some(file::genesis_of_one(&facts, founding, me.host, me.store))
         });
-        known.learn(saved.content.state.clone())?;
+        known.learn(saved.content.state.clone()).await?;
         let machine = Arc::new(CatalogMachine::new(options.files.clone(), saved));
         let group = Group::open(options.log, machine.clone(), options.group).await?;
         let inner = Arc::new(Inner {
@@ -204,12 +204,12 @@ impl Catalog {
         Summary::of(&self.inner.known.state())
     }
 
-    /// Takes a state that somebody else has, if it is newer than the one known here; tells whether it was. It is kept
-    /// across restarts soon after.
+    /// Takes a state that somebody else has, if it is newer than the one known here; tells whether it was. It is durable here
+    /// before anybody hears of it, unless the disk does not take it.
     ///
     /// Errors: [`TwoFoundings`] if it belongs to another cell; nothing is taken then.
-    pub fn learn(&self, state: Arc<CatalogState>) -> Result<bool, TwoFoundings> {
-        self.inner.known.learn(state)
+    pub async fn learn(&self, state: Arc<CatalogState>) -> Result<bool, TwoFoundings> {
+        self.inner.known.learn(state).await
     }
 
     /// Fetches the state that somebody told of, from the first of these hosts that has it; tells whether anything was new.

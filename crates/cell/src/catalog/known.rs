@@ -76,11 +76,22 @@ impl Known {
         }
     }
 
-    /// Takes a state if it is newer; tells whether it was. It is kept by [`Known::keep`].
-    pub(crate) fn learn(&self, state: Arc<CatalogState>) -> Result<bool, TwoFoundings> {
+    /// Takes a state if it is newer; tells whether it was.
+    ///
+    /// It is kept before anybody acts on it: a peer that has replicas of cohorts knows of a catalog at every start. Should the disk
+    /// not take it, it counts all the same, as a full disk is a reason to learn where the rows go; [`Known::keep`] tries again.
+    pub(crate) async fn learn(&self, state: Arc<CatalogState>) -> Result<bool, TwoFoundings> {
+        self.check(state.founding)?;
+        if state.version <= self.state().version {
+            return Ok(false);
+        }
+        let mut kept = self.kept.lock().await;
+        if let Err(error) = self.write(&mut kept, &state).await {
+            tracing::warn!(%error, "keep the catalog that was learned; this is tried again");
+        }
         self.check(state.founding)?;
         Ok(self.newest.send_if_modified(|newest| {
-            // Compared again under the lock: two may learn at once.
+            // Compared again under the lock: another may have learned more while this was written.
             let newer = newest.version < state.version
                 && newest.founding.is_none_or(|ours| state.founding == Some(ours));
             if newer {
@@ -94,11 +105,15 @@ impl Known {
     pub(crate) async fn keep(&self) -> Result<(), FileError> {
         let mut kept = self.kept.lock().await;
         let state = self.state();
+        self.write(&mut kept, &state).await
+    }
+
+    async fn write(&self, kept: &mut u64, state: &Arc<CatalogState>) -> Result<(), FileError> {
         if state.version <= *kept {
             return Ok(());
         }
         let version = state.version;
-        let disk = self.disk.clone();
+        let (disk, state) = (self.disk.clone(), state.clone());
         let write = move || file::write(&*disk, LEARNED, &file::learned(&state));
         skein_storage::blocking(write).await.map_err(|unfinished| FileError::Io {
             verb: "write",
@@ -125,22 +140,33 @@ mod tests {
     async fn the_newest_state_counts_and_survives_a_restart() {
         let disk = MemDisk::new();
         let known = Known::open(Arc::new(disk.clone())).unwrap();
-        assert!(known.learn(state(1, 5)).unwrap());
-        assert!(!known.learn(state(1, 4)).unwrap());
-        assert!(!known.learn(Arc::default()).unwrap(), "a peer that knows nothing says nothing");
-        known.keep().await.unwrap();
-        known.learn(state(1, 6)).unwrap();
+        assert!(known.learn(state(1, 5)).await.unwrap());
+        assert!(!known.learn(state(1, 4)).await.unwrap());
+        assert!(!known.learn(Arc::default()).await.unwrap(), "a peer that knows nothing says nothing");
         let again = Known::open(Arc::new(disk.crash_losing_all())).unwrap();
-        assert_eq!(again.state(), state(1, 5), "what was not kept is asked for again");
-        assert!(!again.learn(state(1, 3)).unwrap());
+        assert_eq!(again.state(), state(1, 5));
+        assert!(!again.learn(state(1, 3)).await.unwrap());
     }
 
-    #[test]
-    fn a_state_of_another_founding_is_refused_whatever_its_version() {
+    #[tokio::test]
+    async fn a_full_disk_does_not_keep_a_peer_from_learning_and_it_is_kept_once_there_is_room() {
+        let disk = MemDisk::new();
+        let known = Known::open(Arc::new(disk.clone())).unwrap();
+        disk.set_capacity(8);
+        assert!(known.learn(state(1, 5)).await.unwrap());
+        assert_eq!(known.state(), state(1, 5));
+        assert!(known.keep().await.unwrap_err().is_full());
+        disk.set_capacity(1 << 20);
+        known.keep().await.unwrap();
+        assert_eq!(Known::open(Arc::new(disk.crash_losing_all())).unwrap().state(), state(1, 5));
+    }
+
+    #[tokio::test]
+    async fn a_state_of_another_founding_is_refused_whatever_its_version() {
         let known = Known::open(Arc::new(MemDisk::new())).unwrap();
-        known.learn(state(1, 5)).unwrap();
+        known.learn(state(1, 5)).await.unwrap();
         let conflict = TwoFoundings { ours: Founding(1), theirs: Founding(2) };
-        assert_eq!(known.learn(state(2, 9)), Err(conflict));
+        assert_eq!(known.learn(state(2, 9)).await, Err(conflict));
         assert_eq!(*known.conflict().borrow(), Some(conflict));
         assert_eq!(known.state(), state(1, 5));
         assert!(conflict.to_string().contains("skein init"));

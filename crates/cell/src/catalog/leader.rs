@@ -259,11 +259,17 @@ impl Inner {
         if index <= have {
             return;
         }
+        let reached = self.machine.state().borrow().clone();
+        if index <= reached.version {
+            // Of another founding it cannot be: it is this peer's own.
+            let _ = self.known.learn(reached).await;
+            return;
+        }
         let Some(leader) = self.last_leader() else { return };
         let patience = deadline.min(Instant::now() + PATIENCE);
         if let Ok(Reply::State(Some(state))) = self.ask(leader, Ask::State { have }, patience).await {
             // Of another founding it cannot be: the leader took our change.
-            let _ = self.known.learn(state);
+            let _ = self.known.learn(state).await;
         }
     }
 
@@ -275,7 +281,7 @@ impl Inner {
         let asks = hosts.iter().map(|host| self.ask(*host, Ask::State { have: 0 }, patience));
         for reply in futures_util::future::join_all(asks).await {
             if let Ok(Reply::State(Some(state))) = reply {
-                self.known.learn(state)?;
+                self.known.learn(state).await?;
             }
         }
         Ok(self.known.state().is_founded())
@@ -298,7 +304,7 @@ impl Inner {
             let patience = deadline.min(Instant::now() + PATIENCE);
             match self.ask(*host, Ask::State { have }, patience).await {
                 Ok(Reply::State(Some(state))) => {
-                    self.known.learn(state)?;
+                    self.known.learn(state).await?;
                 }
                 Ok(_) => why = format!("host {host} does not have it yet"),
                 Err(error) => why = format!("host {host} {error}"),
@@ -322,7 +328,7 @@ impl Inner {
         let have = self.known.state().version;
         match self.ask_leader(Ask::FreshState { have }, deadline).await? {
             Reply::State(Some(state)) => {
-                self.known.learn(state.clone())?;
+                self.known.learn(state.clone()).await?;
                 Ok(state)
             }
             Reply::State(None) => Ok(self.known.state()),

@@ -33,7 +33,9 @@ fn read_saved(disk: &dyn Disk) -> Option<Saved> {
 fn a_catalog_comes_back_as_it_was_written() {
     let disk = MemDisk::new();
     assert_eq!(read_saved(&disk), None);
+    assert!(!is_there(&disk).unwrap());
     write(&disk, REPLICA, &saved()).unwrap();
+    assert!(is_there(&disk).unwrap());
     assert_eq!(read_saved(&disk), Some(saved()));
     let state = &saved().content.state;
     assert_eq!((state.atlas.version, state.schema_version, state.cohorts[0].opened), (3, 2, true));

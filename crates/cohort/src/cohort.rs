@@ -8,7 +8,7 @@ use crate::group::{
 };
 use crate::peers::{PeerError, Peers, Replica};
 use crate::pins::{KEPT_FOR, Pin};
-use crate::proposer::{Proposer, Request, Room, Ruling, reads_alone};
+use crate::proposer::{Proposer, Request, Room, Ruling, Wish, reads_alone};
 use crate::recorded::{fingerprint, recorded};
 use crate::rows_machine::RowsMachine;
 use crate::sequencer::{Latest, Observed, depends_on_rows};
@@ -253,10 +253,16 @@ impl Cohort {
     ) -> Result<Outcome, CohortError> {
         let fingerprint = if tx.id_from_client { fingerprint(&tx) } else { 0 };
         let depends = depends_on_rows(&tx);
-        let recorded_always = again || tx.id_from_client;
+        let mut again = again;
+        let mut first = None;
         let tx = Arc::new(tx);
         loop {
             let (reign, rows, mut observed) = self.observe(tx.condition)?;
+            if *first.get_or_insert(reign.first) != reign.first {
+                // Since it came, somebody else may have led, and have been asked the same.
+                return Err(CohortError::NotLeader { leader: self.inner.shared.seat().leader });
+            }
+            let recorded_always = again || tx.id_from_client;
             if recorded_always && let Some(record) = rows.tx(&tx.id).map_err(|e| self.rows_error(e))? {
                 let outcome = recorded(&tx.id, record, tx.id_from_client.then_some(fingerprint))?;
                 self.wait_visible(&reign, &outcome, &tx.id, deadline).await?;
@@ -270,7 +276,8 @@ impl Cohort {
                 }
             }
             let (reply, answer) = oneshot::channel();
-            self.submit(Request::Write { tx: tx.clone(), again, fingerprint, observed, reply })?;
+            let wish = Wish::Write { tx: tx.clone(), again, fingerprint, observed };
+            self.submit(Request { first: reign.first, wish, reply })?;
             match self.answer(answer, deadline, &tx.id).await? {
                 // A refusal that is not written down is only as true as the rows it was judged by are the newest.
                 Reply::Done(outcome @ Outcome::Refused(_)) if !recorded_always => {
@@ -278,7 +285,8 @@ impl Cohort {
                     return Ok(outcome);
                 }
                 Reply::Done(outcome) => return Ok(outcome),
-                Reply::LookAgain => continue,
+                // It took a while: the same may have come a second time, and be done.
+                Reply::LookAgain => again = true,
                 Reply::Failed(error) => return Err(error),
             }
         }
@@ -319,7 +327,8 @@ impl Cohort {
                 return Ok(outcome);
             }
             let (reply, answer) = oneshot::channel();
-            self.submit(Request::Resolve { id: id.clone(), observed, reply })?;
+            let wish = Wish::Resolve { id: id.clone(), observed };
+            self.submit(Request { first: reign.first, wish, reply })?;
             match self.answer(answer, deadline, &id).await? {
                 Reply::Done(outcome) => return Ok(outcome),
                 Reply::LookAgain => continue,
@@ -644,7 +653,7 @@ impl Cohort {
     ) -> Result<(), CohortError> {
         let started = Instant::now();
         let (reply, answer) = oneshot::channel();
-        self.submit(Request::Raise { first: reign.first, floor, horizons, reply })?;
+        self.submit(Request { first: reign.first, wish: Wish::Raise { floor, horizons }, reply })?;
         match tokio::time::timeout_at(deadline, answer).await {
             // Nobody asked for a transaction, so there is none to look up: say what stopped us.
             Ok(Ok(Reply::Failed(CohortError::Unknown { .. }))) => {

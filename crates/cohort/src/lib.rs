@@ -1,4 +1,4 @@
-//! One cohort: the peers that replicate one share of the rows, as one Raft group. In this release, a group of one.
+//! One cohort: the replicas that share some of the rows, as one Raft group.
 //!
 //! A write passes through these files in this order:
 //!
@@ -9,6 +9,7 @@
 //! 4. `raft`: appends the entry to the durable log, commits it, applies it to the rows;
 //! 5. `shared`: tells the readers that it is applied, then the waiting writer.
 //!
+//! Who leads does so by *reigns*, and what may be read and told when leadership moves is written down in `shared`.
 //! Entry, clock and sequencer are pure: they read no clock, own no randomness and do no IO.
 #![forbid(unsafe_code)]
 

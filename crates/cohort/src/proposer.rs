@@ -29,46 +29,41 @@ const ENTRY_BYTES_MAX: usize = 4 << 20;
 /// Requests taken at a time.
 const TAKE_MAX: usize = 4096;
 
-/// Something for the sequencer to do. Each reply comes once the answer is durable.
-pub(crate) enum Request {
+/// Something for the sequencer to do, in the reign it was brought in: by the next one, somebody else may have done it. Each
+/// reply comes once the answer is durable.
+pub(crate) struct Request {
+    /// The reign, by the sequence of its first entry.
+    pub(crate) first: u64,
+    pub(crate) wish: Wish,
+    pub(crate) reply: oneshot::Sender<Reply>,
+}
+
+pub(crate) enum Wish {
     Write {
         tx: Arc<Transaction>,
         /// It may have come before, or may come again.
         again: bool,
         fingerprint: u64,
         observed: Observed,
-        reply: oneshot::Sender<Reply>,
     },
     Resolve {
         id: TxId,
         observed: Observed,
-        reply: oneshot::Sender<Reply>,
     },
     /// Raise the ceiling above a time, or horizons, or both.
     Raise {
-        /// The reign it is meant for, by the sequence of its first entry.
-        first: u64,
         floor: TxClock,
         horizons: Vec<(Option<TableId>, TxClock)>,
-        reply: oneshot::Sender<Reply>,
     },
 }
 
 impl Request {
     /// At least as many bytes as the request adds to an entry, the entry's own share included.
     fn bytes(&self) -> usize {
-        match self {
-            Request::Write { tx, .. } => transaction_bytes(tx),
-            Request::Resolve { .. } => 256,
-            Request::Raise { horizons, .. } => 256 + 17 * horizons.len(),
-        }
-    }
-
-    fn into_reply(self) -> oneshot::Sender<Reply> {
-        match self {
-            Request::Write { reply, .. } | Request::Resolve { reply, .. } | Request::Raise { reply, .. } => {
-                reply
-            }
+        match &self.wish {
+            Wish::Write { tx, .. } => transaction_bytes(tx),
+            Wish::Resolve { .. } => 256,
+            Wish::Raise { horizons, .. } => 256 + 17 * horizons.len(),
         }
     }
 }
@@ -292,32 +287,38 @@ impl Proposer {
     fn refuse_for_the_store(&self, request: Request) {
         let detail = self.shared.store_full().unwrap_or_else(|| "the store had no room".to_owned());
         let error = self.shared.failure().unwrap_or(CohortError::Full { detail });
-        let _ = request.into_reply().send(Reply::Failed(error));
+        let _ = request.reply.send(Reply::Failed(error));
     }
 
     fn refuse_without_reign(&self, request: Request) {
         let leader = self.shared.seat().leader;
         let error = self.shared.refusal().unwrap_or(CohortError::NotLeader { leader });
-        let _ = request.into_reply().send(Reply::Failed(error));
+        let _ = request.reply.send(Reply::Failed(error));
     }
 
     fn handle(&self, sequencer: &mut Sequencer, request: Request, building: &mut Building) {
         if let Some(failure) = self.shared.failure() {
-            let _ = request.into_reply().send(Reply::Failed(failure));
+            let _ = request.reply.send(Reply::Failed(failure));
+            return;
+        }
+        if request.first != sequencer.first() {
+            let leader = self.shared.seat().leader;
+            let _ = request.reply.send(Reply::Failed(CohortError::NotLeader { leader }));
             return;
         }
         let bytes = request.bytes();
         let room = match self.hold(bytes) {
             Ok(room) => room,
             Err(full) => {
-                let _ = request.into_reply().send(Reply::Failed(full));
+                let _ = request.reply.send(Reply::Failed(full));
                 return;
             }
         };
         let before = sequencer.bytes();
         let wall = self.shared.wall();
-        match request {
-            Request::Write { tx, again, fingerprint, observed, reply } => {
+        let Request { wish, reply, .. } = request;
+        match wish {
+            Wish::Write { tx, again, fingerprint, observed } => {
                 if reply.is_closed() {
                     return; // The client was told that the time ran out; it is still undecided.
                 }
@@ -325,16 +326,11 @@ impl Proposer {
                 let verdict = sequencer.write(issue, &tx, again, fingerprint, &observed);
                 self.answer(sequencer, verdict, tx.id.clone(), reply, building);
             }
-            Request::Resolve { id, observed, reply } => {
+            Wish::Resolve { id, observed } => {
                 let verdict = sequencer.resolve(&id, &observed);
                 self.answer(sequencer, verdict, id, reply, building);
             }
-            Request::Raise { first, floor, horizons, reply } => {
-                if first != sequencer.first() {
-                    let leader = self.shared.seat().leader;
-                    let _ = reply.send(Reply::Failed(CohortError::NotLeader { leader }));
-                    return;
-                }
+            Wish::Raise { floor, horizons } => {
                 building.floor = building.floor.max(floor);
                 if let Some(horizon) = horizons.iter().map(|(_, time)| *time).max() {
                     self.shared.seat().clock.pass_horizon(horizon);

@@ -2,6 +2,7 @@
 //! speak in.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use skein_model::{FutureTime, HostId, Refusal, Slice, TableId, TxClock, TxId, Value, Window};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub struct ReadReply {
 }
 
 /// What became of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TxOutcome {
     /// Written, durable at a quorum, all rows with this one time.
     Committed(TxClock),
@@ -28,7 +29,7 @@ pub enum TxOutcome {
 }
 
 /// The answer to a question after a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TxStatus {
     /// Written with this time.
     Committed(TxClock),
@@ -91,11 +92,20 @@ pub enum CellError {
     /// The cell has no atlas, so there is nobody to ask. Nothing was written.
     #[error("this cell has no atlas: no cohort serves any row")]
     NoAtlas,
-    /// The atlas gives the row to peers that this release cannot reach. Nothing was written.
-    #[error("the atlas gives this row to cohort {cohort}, which does not list this host")]
-    NotHere {
-        /// Position of the cohort in the atlas.
-        cohort: usize,
+    /// The rows of one transaction belong to different cohorts, and this release keeps a transaction within one. Nothing
+    /// was written.
+    #[error(
+        "the transaction's rows belong to {cohorts} different cohorts; this release writes to one at a time"
+    )]
+    ManyCohorts {
+        /// To how many.
+        cohorts: usize,
+    },
+    /// Who could answer is out of reach, or does not know. Nothing was written.
+    #[error("{detail}")]
+    Unreachable {
+        /// Who, and why.
+        detail: String,
     },
     /// The time ran out. Nothing was written, or nothing was to be written.
     #[error("no quorum answered within {waited:?}")]

@@ -9,13 +9,16 @@ pub mod catalog;
 pub mod catalog_of_one;
 mod cell;
 mod errors;
+mod gossip;
 mod horizons;
 pub mod leaders;
 mod luck;
 mod options;
+mod small_file;
 mod space;
 mod status;
 pub mod supervisor;
+mod wire;
 
 pub use api::{
     CellError, HostWeight, ReadReply, Readiness, ScanRequest, ScanWindow, TableInfo, TxOutcome, TxStatus,

@@ -40,11 +40,12 @@ pub(crate) enum Kind {
     OutcomeUnknown,
     TimedOut,
     DiskFull,
+    ManyCohorts,
 }
 
 impl Kind {
     /// All of them, in the order of their statuses.
-    pub(crate) const ALL: [Kind; 27] = [
+    pub(crate) const ALL: [Kind; 28] = [
         Kind::BadRequest,
         Kind::FutureTime,
         Kind::InvalidSchema,
@@ -64,6 +65,7 @@ impl Kind {
         Kind::Internal,
         Kind::Damaged,
         Kind::DiskFailed,
+        Kind::ManyCohorts,
         Kind::NotReady,
         Kind::Overloaded,
         Kind::ShuttingDown,
@@ -105,6 +107,9 @@ impl Kind {
             Kind::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "The server failed"),
             Kind::Damaged => (S::INTERNAL_SERVER_ERROR, "damaged", "Stored data is damaged"),
             Kind::DiskFailed => (S::SERVICE_UNAVAILABLE, "disk-failed", "The disk failed"),
+            Kind::ManyCohorts => {
+                (S::NOT_IMPLEMENTED, "many-cohorts", "The rows of the batch belong to several cohorts")
+            }
             Kind::NotReady => (S::SERVICE_UNAVAILABLE, "not-ready", "Rows are not being served"),
             Kind::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "The server is overloaded"),
             Kind::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting-down", "The server is stopping"),
@@ -245,9 +250,15 @@ impl From<CellError> for Box<Problem> {
                      if it shall run alone. Nothing was written."
                 ),
             ),
-            CellError::NotHere { cohort } => Problem::new(
+            CellError::Unreachable { .. } => Problem::new(
                 Kind::NotHere,
-                format!("{said}. Nothing was written. See GET /atlas for who serves cohort {cohort}."),
+                format!(
+                    "{said}. Nothing was written. See GET /atlas for who serves which rows, and try again."
+                ),
+            ),
+            CellError::ManyCohorts { .. } => Problem::new(
+                Kind::ManyCohorts,
+                format!("{said}. Nothing was written. Send a batch for each cohort, or the rows one by one."),
             ),
             CellError::TimedOut { .. } => {
                 Problem::new(Kind::TimedOut, format!("{said}. Nothing was written. Try again."))

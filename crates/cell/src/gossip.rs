@@ -253,6 +253,11 @@ impl Gossip {
     }
 }
 
+/// Waits until the channel says stop, or nobody is left to say so.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
 /// The task.
 struct Driver {
     flock: Flock,
@@ -282,10 +287,7 @@ impl Driver {
             let shared = self.shared.clone();
             tokio::select! {
                 biased;
-                stopped = stopping.wait_for(|stopping| *stopping) => {
-                    drop(stopped);
-                    break;
-                }
+                () = stopped(&mut stopping) => break,
                 () = shared.wished.notified() => self.take_wishes().await,
                 event = inbox.recv() => match event {
                     Some(event) => self.take(event),

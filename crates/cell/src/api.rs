@@ -101,6 +101,12 @@ pub enum CellError {
         /// To how many.
         cohorts: usize,
     },
+    /// The catalog was not read or changed, or nobody knows whether it was; the text says which.
+    #[error("{detail}")]
+    Catalog {
+        /// What was in the way.
+        detail: String,
+    },
     /// Who could answer is out of reach, or does not know. Nothing was written.
     #[error("{detail}")]
     Unreachable {

@@ -1,7 +1,7 @@
 //! Why the catalog was not changed, and how a cohort's errors read from outside.
 
 use crate::api::CellError;
-use crate::catalog_of_one::CatalogError;
+use crate::catalog::{CatalogError, Refusal};
 use skein_cohort::CohortError;
 use skein_model::{AtlasError, SchemaError};
 use std::time::Duration;
@@ -60,21 +60,33 @@ impl From<CohortError> for CellError {
             CohortError::Damaged { detail } => CellError::Damaged { detail },
             CohortError::DiskFailed { detail } => CellError::DiskFailed { detail },
             CohortError::Closing => CellError::ShuttingDown,
+            CohortError::NotLeader { .. } => CellError::Unreachable { detail: error.to_string() },
             // A kind that this crate does not know yet: say what it says, and that nothing is sure.
             other => CellError::DiskFailed { detail: other.to_string() },
         }
     }
 }
 
+/// What a catalog's error means for who asked for the change.
 impl From<CatalogError> for CellError {
     fn from(error: CatalogError) -> CellError {
         let detail = error.to_string();
         match error {
-            CatalogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                CellError::Full { detail }
+            CatalogError::Refused(Refusal::NotFounded) => CellError::NoAtlas,
+            CatalogError::Disk { .. } => CellError::DiskFailed { detail },
+            _ => CellError::Catalog { detail },
+        }
+    }
+}
+
+impl From<CatalogError> for PutAtlasError {
+    fn from(error: CatalogError) -> PutAtlasError {
+        match error {
+            CatalogError::Refused(Refusal::Stale { current, expected, .. }) => {
+                PutAtlasError::Stale { current, expected }
             }
-            CatalogError::Io { .. } => CellError::DiskFailed { detail },
-            CatalogError::Damaged { .. } | CatalogError::Newer { .. } => CellError::Damaged { detail },
+            CatalogError::Refused(refusal) => PutAtlasError::Unsupported { detail: refusal.to_string() },
+            other => PutAtlasError::Cell(other.into()),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Looks after retention: raises the oldest readable times as days go by, and has the store reclaim what they free.
 
 use crate::cell::Inner;
-use skein_cohort::Cohort;
-use skein_model::{Retain, TableId};
+use skein_cohort::{Cohort, CohortError};
+use skein_model::{GroupId, Retain, TableId};
 use skein_storage::engine::Keyspace;
 use std::collections::BTreeMap;
 use std::sync::Weak;
@@ -19,51 +19,76 @@ const RECLAIM_BYTES_MIN: u64 = 64 << 10;
 /// Between two warnings about the same trouble.
 const WARNING_PERIOD: Duration = Duration::from_secs(60);
 
-/// Runs until the cell is gone or stopping.
+/// What is known of one cohort's garbage.
+#[derive(Default)]
+struct Garbage {
+    due: bool,
+    not_before: Option<Instant>,
+    left: u64,
+}
+
+/// Runs until the cell is gone or stopping. Horizons are raised by whoever leads; every replica reclaims what they free.
 pub(crate) async fn look_after(cell: Weak<Inner>, interval: Duration, mut stopping: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(interval);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut reclaim_due = false;
-    let mut reclaim_not_before = Instant::now();
-    let mut left_by_reclaim = 0;
+    let mut garbage: BTreeMap<GroupId, Garbage> = BTreeMap::new();
     let mut warned: Option<Instant> = None;
     loop {
         tokio::select! {
+            biased;
+            _ = async { stopping.wait_for(|stopping| *stopping).await.map(drop) } => return,
             _ = tick.tick() => {}
-            _ = stopping.wait_for(|stopping| *stopping) => return,
         }
         let Some(inner) = cell.upgrade() else { return };
-        let Some(cohort) = inner.cohort() else { continue };
+        let cohorts = inner.groups().all();
         let tables: BTreeMap<TableId, Retain> =
-            inner.facts().schema.tables().map(|(_, table)| (table.id, table.retain)).collect();
+            inner.state().schema.tables().map(|(_, table)| (table.id, table.retain)).collect();
         drop(inner);
-        match cohort.raise_horizons(&tables, Instant::now() + RAISE_WITHIN).await {
-            Ok(raised) => reclaim_due |= raised,
-            Err(error) => {
-                if warned.is_none_or(|at| WARNING_PERIOD < at.elapsed()) {
-                    warned = Some(Instant::now());
-                    tracing::warn!(%error, "raise horizons; tried again every {interval:?}");
-                }
-                continue;
+        garbage.retain(|group, _| cohorts.iter().any(|(it, _)| it == group));
+        for (group, cohort) in cohorts {
+            if *stopping.borrow() {
+                return;
             }
+            let heap = garbage.entry(group).or_default();
+            if cohort.leader().borrow().leading {
+                match cohort.raise_horizons(&tables, Instant::now() + RAISE_WITHIN).await {
+                    Ok(raised) => heap.due |= raised,
+                    // Somebody else leads now, and raises them.
+                    Err(CohortError::NotLeader { .. }) => {}
+                    Err(error) => {
+                        if warned.is_none_or(|at| WARNING_PERIOD < at.elapsed()) {
+                            warned = Some(Instant::now());
+                            tracing::warn!(%group, %error, "raise horizons; tried again every {interval:?}");
+                        }
+                        continue;
+                    }
+                }
+            } else {
+                // What the leader raised shows in the rows; whether there is anything to gain is looked at below.
+                heap.due = true;
+            }
+            heap.reclaim(&cohort).await;
         }
-        if *stopping.borrow() {
+    }
+}
+
+impl Garbage {
+    /// A reclaim reads and writes everything: it has to have something to gain.
+    async fn reclaim(&mut self, cohort: &Cohort) {
+        let gained = history_bytes(cohort).saturating_sub(self.left);
+        let worth_it = RECLAIM_BYTES_MIN.max(self.left / 5) <= gained;
+        if !self.due || !worth_it || self.not_before.is_some_and(|until| Instant::now() < until) {
             return;
         }
-        // A reclaim reads and writes everything: it has to have something to gain.
-        let gained = history_bytes(&cohort).saturating_sub(left_by_reclaim);
-        let worth_it = RECLAIM_BYTES_MIN.max(left_by_reclaim / 5) <= gained;
-        if reclaim_due && worth_it && reclaim_not_before <= Instant::now() {
-            let started = Instant::now();
-            match reclaim(&cohort).await {
-                Ok(()) => {
-                    reclaim_due = false;
-                    left_by_reclaim = history_bytes(&cohort);
-                }
-                Err(error) => tracing::warn!(error, "reclaim superseded versions; tried again later"),
+        let started = Instant::now();
+        match reclaim(cohort).await {
+            Ok(()) => {
+                self.due = false;
+                self.left = history_bytes(cohort);
             }
-            reclaim_not_before = Instant::now() + RECLAIM_PERIOD_MIN.max(started.elapsed() * 10);
+            Err(error) => tracing::warn!(error, "reclaim superseded versions; tried again later"),
         }
+        self.not_before = Some(Instant::now() + RECLAIM_PERIOD_MIN.max(started.elapsed() * 10));
     }
 }
 

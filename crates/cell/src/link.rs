@@ -3,6 +3,7 @@
 //! [`Link`] is what the rest of the cell sends through; it is filled in when the transport is up. [`Door`] stands at the other
 //! end: it knows which service a request is for, and passes it on.
 
+use crate::catalog::{CatalogLink, LinkError};
 use crate::gossip::Gossip;
 use crate::wire::{Envelope, service};
 use bytes::Bytes;
@@ -118,6 +119,29 @@ fn peer_error(error: CallError) -> PeerError {
         CallError::NotSent { why, .. } => PeerError::Unreachable(why),
         CallError::NoAnswer { why, .. } => PeerError::NoAnswer(why),
         CallError::Failed(failure) => PeerError::Refused(failure.text),
+    }
+}
+
+impl CatalogLink for Link {
+    fn ask(
+        &self,
+        to: HostId,
+        body: Bytes,
+        deadline: Instant,
+    ) -> BoxFuture<'static, Result<Bytes, LinkError>> {
+        let link = self.clone();
+        Box::pin(async move {
+            link.request(to, service::CATALOG, body, deadline).await.map_err(|error| match error {
+                CallError::NotSent { why, .. } => LinkError::NotSent(why),
+                CallError::NoAnswer { why, .. } => LinkError::NoAnswer(why),
+                // It was told that the request is none of its business, before anything was done.
+                CallError::Failed(failure) => LinkError::NotSent(failure.text),
+            })
+        })
+    }
+
+    fn reachable(&self) -> Vec<HostId> {
+        self.connected().into_iter().map(|peer| peer.identity.host).collect()
     }
 }
 

@@ -1,6 +1,8 @@
 //! Random bytes for transaction IDs, taken from the system a page at a time: a call for each ID would cost a write more
 //! than its place in the log does.
 
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{Rng, SeedableRng};
 use skein_model::TxId;
 use std::sync::{Mutex, PoisonError};
 
@@ -12,13 +14,23 @@ pub(crate) struct Luck {
 }
 
 struct Supply {
+    /// In place of the system's, where a simulator owns all luck.
+    seeded: Option<Xoshiro256PlusPlus>,
     bytes: [u8; BYTES],
     used: usize,
 }
 
 impl Luck {
-    pub(crate) fn new() -> Luck {
-        Luck { supply: Mutex::new(Supply { bytes: [0; BYTES], used: BYTES }) }
+    /// With a seed, everything that is drawn follows from it; without, the system draws.
+    pub(crate) fn new(seed: Option<u64>) -> Luck {
+        let seeded = seed.map(Xoshiro256PlusPlus::seed_from_u64);
+        Luck { supply: Mutex::new(Supply { seeded, bytes: [0; BYTES], used: BYTES }) }
+    }
+
+    /// A number that nobody can guess, but for whoever knows the seed.
+    pub(crate) fn roll(&self) -> u64 {
+        let drawn = self.draw();
+        u64::from_le_bytes(std::array::from_fn(|at| drawn[at]))
     }
 
     /// The next bytes.
@@ -27,7 +39,10 @@ impl Luck {
         if supply.used == BYTES {
             // Fails only where the system has no randomness at all, which `skein init` would have noticed. What is
             // left then is unique within this process's milliseconds.
-            if let Err(error) = getrandom::fill(&mut supply.bytes) {
+            let Supply { seeded, bytes, .. } = &mut *supply;
+            if let Some(rng) = seeded {
+                rng.fill_bytes(bytes);
+            } else if let Err(error) = getrandom::fill(bytes) {
                 tracing::error!(%error, "draw random bytes");
             }
             supply.used = 0;
@@ -47,7 +62,7 @@ mod tests {
 
     #[test]
     fn no_bytes_are_given_out_twice_across_refills() {
-        let luck = Luck::new();
+        let luck = Luck::new(None);
         let drawn: HashSet<_> = (0..1000).map(|_| luck.draw()).collect();
         assert_eq!(drawn.len(), 1000);
     }

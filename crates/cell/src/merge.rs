@@ -38,6 +38,8 @@ pub(crate) struct Merge {
     /// Streams that have to be filled before anything can be given out.
     empty: Vec<usize>,
     budget: ChunkBudget,
+    /// Whether anybody asked for more than the first rows: until then nothing is read ahead.
+    goes_on: bool,
 }
 
 struct Stream {
@@ -76,6 +78,7 @@ impl Merge {
             streams: sources.into_iter().map(stream).collect(),
             heads: BinaryHeap::new(),
             budget: ChunkBudget { rows: CHUNK_ROWS, bytes },
+            goes_on: false,
         }
     }
 
@@ -84,13 +87,15 @@ impl Merge {
     /// After an error the rows that were not given out are still there, and the call may be repeated. Cancel safe.
     pub(crate) async fn next(&mut self, budget: ChunkBudget) -> Result<Vec<ScanRow>, CellError> {
         let (mut out, mut bytes) = (Vec::new(), 0);
+        let first = self.heads.is_empty() && self.empty.len() == self.streams.len();
+        self.goes_on |= !first;
         loop {
             if !self.empty.is_empty() {
                 // What is in order already need not wait for a leader.
                 if !out.is_empty() {
                     return Ok(out);
                 }
-                self.fill().await?;
+                self.fill(budget).await?;
             }
             let Some(Reverse((_, at))) = self.heads.pop() else { return Ok(out) };
             let stream = &mut self.streams[at];
@@ -110,9 +115,14 @@ impl Merge {
     }
 
     /// Reads until every stream has rows at hand or is at its end; all at the same time.
-    async fn fill(&mut self) -> Result<(), CellError> {
+    async fn fill(&mut self, asked: ChunkBudget) -> Result<(), CellError> {
+        let budget = if self.goes_on {
+            self.budget
+        } else {
+            ChunkBudget { rows: self.budget.rows.min(asked.rows), bytes: self.budget.bytes.min(asked.bytes) }
+        };
         for at in &self.empty {
-            self.streams[*at].read(self.budget);
+            self.streams[*at].read(budget);
         }
         while let Some(at) = self.empty.last().copied() {
             let stream = &mut self.streams[at];
@@ -121,11 +131,13 @@ impl Merge {
                 self.heads.push(Reverse((row.key.clone(), at)));
                 self.empty.pop();
                 // Ahead, while the reader is busy with these.
-                stream.read(self.budget);
+                if self.goes_on {
+                    stream.read(self.budget);
+                }
             } else if matches!(stream.next, Next::End) {
                 self.empty.pop();
             } else {
-                stream.read(self.budget);
+                stream.read(budget);
             }
         }
         Ok(())

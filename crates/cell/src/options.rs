@@ -1,13 +1,17 @@
 //! How a cell is opened, and why it might not open.
 
 use crate::CellError;
-use crate::catalog_of_one::CatalogError;
+use crate::catalog::OpenCatalogError;
+use crate::small_file::SmallFileError;
+use skein_cohort::group::{SuspendClock, Timing};
 use skein_model::{CellId, HostId, StoreId};
-use skein_storage::drives::DrivesError;
-use skein_storage::log::LogError;
+use skein_storage::drives::{Drives, DrivesError};
+use skein_storage::log::{Log, LogError};
 use skein_storage::rows::RowsError;
+use skein_transport::{Network, StartError, Tcp, Tls};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How a host takes part in its cell. Make one with [`CellOptions::new`] and change what you need.
@@ -51,6 +55,20 @@ pub struct CellOptions {
     pub waiting_max: usize,
     /// How often retention is looked after.
     pub horizon_interval: Duration,
+    /// Makes the connections between peers.
+    pub network: Arc<dyn Network>,
+    /// With it, all connections between peers are mutual TLS; without it, none is.
+    pub tls: Option<Tls>,
+    /// Where everything is kept; `None` for the directory `dir` of this machine.
+    pub drives: Option<Arc<dyn Drives>>,
+    /// The log on those drives, if its owner runs it; `None` to open it with threads of its own.
+    pub log: Option<Log>,
+    /// All luck of this peer follows from it; `None` for the system's. Another one at each start, or IDs repeat.
+    pub seed: Option<u64>,
+    /// Heartbeats and elections; the same on all peers of a cell.
+    pub timing: Timing,
+    /// Tells how long the machine has been suspended; `None` where that cannot be.
+    pub suspend_clock: Option<SuspendClock>,
     /// Microseconds since the Unix epoch.
     pub wall: skein_cohort::WallClock,
 }
@@ -78,8 +96,21 @@ impl CellOptions {
             entries_in_flight_max: 2,
             waiting_max: 16_384,
             horizon_interval: Duration::from_secs(1),
-            wall: std::sync::Arc::new(wall_clock),
+            network: Arc::new(Tcp),
+            tls: None,
+            drives: None,
+            log: None,
+            seed: None,
+            timing: Timing::default(),
+            suspend_clock: None,
+            wall: Arc::new(wall_clock),
         }
+    }
+}
+
+impl From<SmallFileError> for OpenError {
+    fn from(error: SmallFileError) -> OpenError {
+        OpenError::Memory(error.to_string())
     }
 }
 
@@ -104,7 +135,27 @@ pub enum OpenError {
     },
     /// The catalog.
     #[error(transparent)]
-    Catalog(#[from] CatalogError),
+    Catalog(#[from] OpenCatalogError),
+    /// The catalog's file is missing, and the log holds entries of a cohort that it named.
+    #[error("{file} is damaged: it is missing, and the log holds entries of a cohort that it named")]
+    CatalogGone {
+        /// Where it should be.
+        file: String,
+    },
+    /// What the flock remembers could not be read or written.
+    #[error("{0}")]
+    Memory(String),
+    /// Peers could not be listened for.
+    #[error(transparent)]
+    Transport(#[from] StartError),
+    /// The address that peers are told is none.
+    #[error("the address {addr:?} that peers are to be told cannot be looked up: {why}")]
+    ShareAddr {
+        /// What was given.
+        addr: String,
+        /// What the system said.
+        why: String,
+    },
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),

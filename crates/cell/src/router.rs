@@ -12,6 +12,7 @@ use skein_model::{GroupId, HostId, Slice, TxId};
 use skein_storage::rows::{ChunkBudget, ScanPosition, ScanSpec};
 use skein_transport::CallError;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -99,11 +100,12 @@ impl Router {
         want: Want,
         id: Option<&TxId>,
         deadline: Instant,
+        unsure: Option<String>,
     ) -> Result<Told, CellError> {
-        let errand = Errand { group: place.group, hosts: &place.hosts, id, deadline };
-        let first = std::cell::Cell::new(true);
+        let first = AtomicBool::new(unsure.is_none());
+        let errand = Errand { group: place.group, hosts: &place.hosts, id, deadline, unsure };
         // A future that is dropped midway may have done its work, so every later attempt is a repetition.
-        let again = || !first.replace(false);
+        let again = || !first.swap(false, Ordering::Relaxed);
         self.leaders
             .ask(errand, |host, until| {
                 let want = want.clone();
@@ -118,6 +120,10 @@ impl Router {
                 }
             })
             .await
+            .map_err(|error| match (error, id) {
+                (CellError::IdReused { .. }, Some(id)) => CellError::IdReused { id: id.clone() },
+                (error, _) => error,
+            })
     }
 
     async fn ask_here(&self, group: GroupId, want: Want, again: bool, deadline: Instant) -> Attempt<Told> {
@@ -168,12 +174,7 @@ impl Router {
 }
 
 /// Has a replica do what is wanted.
-async fn carry_out(
-    cohort: &Cohort,
-    want: Want,
-    again: bool,
-    deadline: Instant,
-) -> Result<Told, CohortError> {
+async fn carry_out(cohort: &Cohort, want: Want, again: bool, deadline: Instant) -> Result<Told, CohortError> {
     Ok(match want {
         Want::Read { table, key, at } => {
             let read = cohort.read(table, &key, at, deadline).await?;
@@ -191,13 +192,16 @@ async fn carry_out(
                 bytes: wire::CHUNK_BYTES_MAX.min(bytes as usize),
             };
             let (rows, next) = cohort.scan_chunk(spec.into(), position.into(), budget, deadline).await?;
-            Told::Chunk { rows: rows.into_iter().map(Into::into).collect(), next: next.as_ref().map(Into::into) }
+            Told::Chunk {
+                rows: rows.into_iter().map(Into::into).collect(),
+                next: next.as_ref().map(Into::into),
+            }
         }
     })
 }
 
 /// What a refusal means for who looks for the leader.
-fn attempt(refused: Refused, host: HostId) -> Attempt<Told> {
+pub(crate) fn attempt(refused: Refused, host: HostId) -> Attempt<Told> {
     match refused {
         Refused::NotLeader(leader) => Attempt::Elsewhere(leader.map(|(_, host)| host)),
         Refused::NoReplica => Attempt::Elsewhere(None),
@@ -205,11 +209,13 @@ fn attempt(refused: Refused, host: HostId) -> Attempt<Told> {
         Refused::Closing => Attempt::NotDone(format!("{host} is stopping")),
         Refused::Unknown(why) | Refused::Other(why) => Attempt::Unsure(why),
         // The replica stopped, at which point nobody knows; the others go on without it.
-        Refused::Damaged(detail) | Refused::DiskFailed(detail) => Attempt::Unsure(format!("{host}: {detail}")),
+        Refused::Damaged(detail) | Refused::DiskFailed(detail) => {
+            Attempt::Unsure(format!("{host}: {detail}"))
+        }
         refused @ (Refused::Gone(_) | Refused::Future(_) | Refused::Full(_) | Refused::Overloaded(_)) => {
             Attempt::Final(refused.into_cell_error(None))
         }
-        // The ID is put in by whoever knows it.
+        // Without the ID, which whoever asked puts in.
         Refused::IdReused => Attempt::Final(CellError::IdReused { id: TxId::from_be_bytes(&[]) }),
     }
 }
@@ -222,11 +228,7 @@ pub(crate) struct CohortRows {
 }
 
 impl Source for CohortRows {
-    fn chunk(
-        &self,
-        from: ScanPosition,
-        budget: ChunkBudget,
-    ) -> BoxFuture<'static, Result<Chunk, CellError>> {
+    fn chunk(&self, from: ScanPosition, budget: ChunkBudget) -> BoxFuture<'static, Result<Chunk, CellError>> {
         let (router, place) = (self.router.clone(), self.place.clone());
         let want = Want::Chunk {
             spec: (&self.spec).into(),
@@ -235,7 +237,7 @@ impl Source for CohortRows {
             bytes: u32::try_from(budget.bytes).unwrap_or(u32::MAX),
         };
         Box::pin(async move {
-            match router.ask(&place, want, None, Instant::now() + CHUNK_PATIENCE).await? {
+            match router.ask(&place, want, None, Instant::now() + CHUNK_PATIENCE, None).await? {
                 Told::Chunk { rows, next } => {
                     Ok((rows.into_iter().map(Into::into).collect(), next.map(Into::into)))
                 }

@@ -62,6 +62,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) id: Option<&'a TxId>,
     /// When to give up.
     pub(crate) deadline: Instant,
+    /// Why it may have been carried out already, if it may.
+    pub(crate) unsure: Option<String>,
 }
 
 impl Leaders {
@@ -116,9 +118,9 @@ impl Leaders {
     where
         F: Future<Output = Attempt<T>>,
     {
-        let Errand { group, hosts, id, deadline } = errand;
+        let Errand { group, hosts, id, deadline, unsure } = errand;
         let started = Instant::now();
-        let mut heard = Heard::default();
+        let mut heard = Heard { unsure, last: None };
         let (mut pause, mut patience) = (PAUSE_MIN, PATIENCE_MIN);
         let mut round = Round::new(self.known(group), hosts);
         loop {
@@ -168,7 +170,6 @@ impl Leaders {
 }
 
 /// What the attempts told so far.
-#[derive(Default)]
 struct Heard {
     /// Why one may have been carried out.
     unsure: Option<String>,

@@ -21,6 +21,10 @@ impl CellServices {
     }
 }
 
+fn no_replica(group: GroupId) -> Failure {
+    fail(failure::REFUSED, format!("this host has no replica of group {group}"))
+}
+
 /// An answer that is there already.
 fn at_once(answer: Failure) -> BoxFuture<'static, Result<Bytes, Failure>> {
     Box::pin(std::future::ready(Err(answer)))
@@ -29,22 +33,39 @@ fn at_once(answer: Failure) -> BoxFuture<'static, Result<Bytes, Failure>> {
 impl Services for CellServices {
     fn admit(&self, host: HostId, store: StoreId) -> Result<(), String> {
         let Some(inner) = self.0.upgrade() else { return Err("the peer is stopping".into()) };
-        match inner.state().members.get(&host) {
-            Some(known) if *known != store => Err(format!(
-                "host {host} is known by the directory {known} and comes with {store}; if its old directory is lost for \
-                 good, run: skein forget {host}"
-            )),
-            _ => Ok(()),
+        inner.catalog().admit(host, store)
+    }
+
+    fn group(
+        &self,
+        group: GroupId,
+        from: Replica,
+        body: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, Failure>> {
+        let inner = match self.inner() {
+            Ok(inner) => inner,
+            Err(failure) => return at_once(failure),
+        };
+        Box::pin(async move {
+            let answer = match inner.groups().get(group) {
+                _ if group == GroupId::CATALOG => inner.catalog().receive(from, body).await,
+                Some(cohort) => cohort.receive(from, body).await,
+                None => return Err(no_replica(group)),
+            };
+            answer.map_err(|error| fail(failure::REFUSED, error))
+        })
+    }
+
+    fn group_stream(&self, group: GroupId, from: Replica, body: Bytes) -> Chunks<Failure> {
+        let chunks = self.inner().and_then(|inner| match inner.groups().get(group) {
+            _ if group == GroupId::CATALOG => Ok(inner.catalog().serve(from, body)),
+            Some(cohort) => Ok(cohort.serve(from, body)),
+            None => Err(no_replica(group)),
+        });
+        match chunks {
+            Ok(chunks) => chunks.map(|chunk| chunk.map_err(|error| fail(failure::REFUSED, error))).boxed(),
+            Err(failure) => futures_util::stream::iter([Err(failure)]).boxed(),
         }
-    }
-
-    fn group(&self, group: GroupId, _from: Replica, _body: Bytes) -> BoxFuture<'static, Result<Bytes, Failure>> {
-        at_once(fail(failure::REFUSED, format!("this host has no replica of group {group}")))
-    }
-
-    fn group_stream(&self, group: GroupId, _from: Replica, _body: Bytes) -> Chunks<Failure> {
-        let failure = fail(failure::REFUSED, format!("this host has no replica of group {group}"));
-        futures_util::stream::iter([Err(failure)]).boxed()
     }
 
     fn rows(&self, body: Bytes, deadline: Instant) -> BoxFuture<'static, Result<Bytes, Failure>> {
@@ -53,15 +74,25 @@ impl Services for CellServices {
             Err(failure) => return at_once(failure),
         };
         Box::pin(async move {
-            let ask: Ask = wire::decode("request about rows", &body).map_err(|e| fail(failure::REFUSED, e))?;
+            let ask: Ask =
+                wire::decode("request about rows", &body).map_err(|e| fail(failure::REFUSED, e))?;
             drop(body);
             let answer = inner.router().answer(ask, deadline).await;
             wire::encode(&answer).map_err(|e| fail(failure::REFUSED, e))
         })
     }
 
-    fn catalog(&self, _from: HostId, _body: Bytes, _deadline: Instant) -> BoxFuture<'static, Result<Bytes, Failure>> {
-        at_once(fail(failure::REFUSED, "this host keeps a catalog of its own"))
+    fn catalog(
+        &self,
+        from: HostId,
+        body: Bytes,
+        deadline: Instant,
+    ) -> BoxFuture<'static, Result<Bytes, Failure>> {
+        let inner = match self.inner() {
+            Ok(inner) => inner,
+            Err(failure) => return at_once(failure),
+        };
+        Box::pin(async move { Ok(inner.catalog().answer(from, body, deadline).await) })
     }
 
     fn status(&self) -> BoxFuture<'static, Result<Bytes, Failure>> {

@@ -82,10 +82,13 @@ async fn nothing_is_read_ahead_of_a_reader_that_does_not_read_but_one_chunk() {
     let asked = source.asked.clone();
     let mut merge = merge(vec![source]);
     merge.next(ChunkBudget { rows: 1, bytes: usize::MAX }).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "who wants one row may want no more");
+    merge.next(ChunkBudget { rows: 1, bytes: usize::MAX }).await.unwrap();
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    // The second chunk gave the row (or was empty, as every third is), and one more is read ahead.
+    assert!(asked.load(Ordering::Relaxed) <= 3);
 }
 
 #[tokio::test]

@@ -9,7 +9,13 @@ fn id() -> TxId {
 }
 
 fn errand<'a>(id: Option<&'a TxId>, secs: u64) -> Errand<'a> {
-    Errand { group: GROUP, hosts: &HOSTS, id, deadline: Instant::now() + Duration::from_secs(secs) }
+    Errand {
+        group: GROUP,
+        hosts: &HOSTS,
+        id,
+        deadline: Instant::now() + Duration::from_secs(secs),
+        unsure: None,
+    }
 }
 
 /// Notes whom it asks, and answers by `reply`.

@@ -152,7 +152,7 @@ impl Cell {
         CatalogStatus {
             version: info.version,
             schema_version: self.inner.state().schema_version,
-            commit_index: (0 < info.applied).then(|| info.applied - 1),
+            commit_index: (0 < info.committed).then(|| info.committed - 1),
             leader: info.leader,
             members: info.members.iter().copied().map(member).collect(),
         }

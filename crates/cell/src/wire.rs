@@ -15,7 +15,6 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use skein_cohort::CohortError;
-use skein_cohort::peers::Replica;
 use skein_model::{
     FutureTime, GroupId, HostId, Slice, StoreId, TableId, Transaction, TxClock, TxId, Value, Window,
 };
@@ -282,14 +281,6 @@ impl From<CohortError> for Refused {
 }
 
 impl Refused {
-    /// Who leads, if that is what the refusal says.
-    pub(crate) fn hint(&self) -> Option<Replica> {
-        match self {
-            Refused::NotLeader(Some((store, host))) => Some(Replica { store: *store, host: *host }),
-            _ => None,
-        }
-    }
-
     /// What the client hears, for those refusals that another leader would not take back.
     pub(crate) fn into_cell_error(self, id: Option<&TxId>) -> CellError {
         let unknown = |why: String| match id {

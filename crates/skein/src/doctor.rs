@@ -10,9 +10,9 @@ use crate::say;
 use crate::serve::{engine_exit, log_exit};
 use crate::trouble::{Exit, Trouble};
 use crate::units::Bytes;
-use skein_cell::catalog_of_one::{Catalog, CatalogError};
+use skein_cell::catalog::file::{self, FileError, Found};
 use skein_model::GroupId;
-use skein_storage::disk::RealDisk;
+use skein_storage::disk::{Disk as _, RealDisk};
 use skein_storage::drives::RealDrives;
 use skein_storage::engine::{Engine as _, EngineError, EngineOptions, LsmEngine, VerifyReport};
 use skein_storage::log::{Log, LogReport};
@@ -128,24 +128,48 @@ fn print(name: &str, finding: &Finding) {
 
 /// `is_used` says that the log holds entries of a cohort, which a catalog named.
 fn check_catalog(dir: &Path, is_used: bool) -> Finding {
-    let catalog = Catalog::in_dir(dir);
-    match if is_used { catalog.check_is_there() } else { Ok(()) }.and_then(|()| catalog.load()) {
-        Ok(facts) => Finding::note(format!(
-            "atlas version {} with {} cohort{}, schema version {} with {} tables",
-            facts.atlas.version,
-            facts.atlas.cohorts.len(),
-            if facts.atlas.cohorts.len() == 1 { "" } else { "s" },
-            facts.schema_version,
-            facts.schema.tables().count()
-        )),
-        Err(e) => {
-            let exit = match e {
-                CatalogError::Damaged { .. } => Exit::Damaged,
-                CatalogError::Newer { .. } => Exit::WrongDirectory,
-                _ => Exit::Failed,
-            };
-            Finding::failed(&e, exit)
-        }
+    let files = match RealDisk::open(dir) {
+        Ok(files) => files,
+        Err(e) => return Finding::failed(&e, Exit::Failed),
+    };
+    let exit = |e: &FileError| match e {
+        FileError::Damaged { .. } => Exit::Damaged,
+        FileError::Newer { .. } => Exit::WrongDirectory,
+        _ => Exit::Failed,
+    };
+    let mut notes = Vec::new();
+    let mut newest = None;
+    // A member's own replica of the catalog, and the newest that the peer learned from whomever.
+    for name in [file::REPLICA, file::LEARNED] {
+        let (atlas, schema_version, schema) = match file::read(&files, name) {
+            Ok(None) => continue,
+            Ok(Some(Found::OfOne(facts))) => (facts.atlas, facts.schema_version, facts.schema),
+            Ok(Some(Found::Saved(saved))) => {
+                let state = &saved.content.state;
+                (state.atlas.clone(), state.schema_version, state.schema.clone())
+            }
+            Err(e) => return Finding::failed(&e, exit(&e)),
+        };
+        newest = newest.max(Some((atlas.version, schema_version)));
+        notes.push(format!(
+            "atlas version {} with {} cohort{}, schema version {schema_version} with {} tables",
+            atlas.version,
+            atlas.cohorts.len(),
+            if atlas.cohorts.len() == 1 { "" } else { "s" },
+            schema.tables().count()
+        ));
+    }
+    notes.dedup();
+    match newest {
+        None if is_used => Finding {
+            damage: vec![format!(
+                "{}: it is missing, and the log holds entries of a cohort that it named",
+                files.describe(file::REPLICA)
+            )],
+            ..Finding::default()
+        },
+        None => Finding::note("none yet"),
+        Some(_) => Finding { notes, ..Finding::default() },
     }
 }
 

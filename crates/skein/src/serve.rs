@@ -15,7 +15,8 @@ use crate::say;
 use crate::signals::Stops;
 use crate::trouble::{Exit, Trouble};
 use crate::units::Bytes;
-use skein_cell::catalog_of_one::CatalogError;
+use skein_cell::catalog::OpenCatalogError;
+use skein_cell::catalog::file::FileError;
 use skein_cell::{Cell, CellError, CellOptions, OpenError};
 use skein_server::{MemoryBudget, Server, ServerConfig, install_metrics};
 use skein_storage::drives::DrivesError;
@@ -308,10 +309,10 @@ fn cannot_open(dir: &Path, error: &OpenError) -> Trouble {
     let exit = match error {
         OpenError::Log(e) => log_exit(e),
         OpenError::Drives(DrivesError::Engine(e)) | OpenError::Rows(RowsError::Engine(e)) => engine_exit(e),
-        OpenError::Catalog(CatalogError::Damaged { .. }) | OpenError::Cohort(CellError::Damaged { .. }) => {
-            Exit::Damaged
-        }
-        OpenError::Catalog(CatalogError::Newer { .. }) => Exit::WrongDirectory,
+        OpenError::Catalog(OpenCatalogError::File(FileError::Damaged { .. }))
+        | OpenError::CatalogGone { .. }
+        | OpenError::Cohort(CellError::Damaged { .. }) => Exit::Damaged,
+        OpenError::Catalog(OpenCatalogError::File(FileError::Newer { .. })) => Exit::WrongDirectory,
         OpenError::NotSolo { .. } => Exit::Config,
         _ => Exit::Failed,
     };

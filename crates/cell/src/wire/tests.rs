@@ -28,10 +28,9 @@ fn every_error_of_a_cohort_says_the_same_to_a_client_of_another_peer() {
 
 #[test]
 fn a_hint_names_the_leader_to_ask_next() {
-    let leader = Replica { store: StoreId(4), host: HostId(3) };
+    let leader = skein_cohort::peers::Replica { store: StoreId(4), host: HostId(3) };
     let refused = Refused::from(CohortError::NotLeader { leader: Some(leader) });
-    assert_eq!(round(&refused).hint(), Some(leader));
-    assert_eq!(Refused::Closing.hint(), None);
+    assert_eq!(round(&refused), Refused::NotLeader(Some((StoreId(4), HostId(3)))));
 }
 
 #[test]

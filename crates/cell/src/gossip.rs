@@ -329,7 +329,7 @@ impl Driver {
     /// Looks for those of the hailed whom nobody has told of yet.
     fn hail(&mut self, now: Instant) {
         let known = |host: HostId| self.view.peers.contains_key(&host) && !self.heard_of.contains(&host);
-        let (addrs, names) = self.hails.next(now, known);
+        let hail::Missing { addrs, names } = self.hails.next(now, known);
         for (host, addr) in addrs {
             self.resolved(host, vec![addr]);
         }

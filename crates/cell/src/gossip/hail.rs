@@ -10,6 +10,15 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried.
 pub(super) const ADDRS_MAX: usize = 8;
 
+/// Those of the hailed who are not known yet.
+#[derive(Default)]
+pub(super) struct Missing {
+    /// The ones with an address.
+    pub(super) addrs: Vec<(HostId, SocketAddr)>,
+    /// The ones with a name that has to be looked up.
+    pub(super) names: Vec<(HostId, String)>,
+}
+
 /// The peers of `--hail`.
 pub(super) struct Hails {
     wanted: Vec<(HostId, String)>,
@@ -28,21 +37,17 @@ impl Hails {
         self.due
     }
 
-    /// Those who are not known yet: the ones with an address, and the ones with a name to be looked up.
-    pub(super) fn next(
-        &mut self,
-        now: Instant,
-        known: impl Fn(HostId) -> bool,
-    ) -> (Vec<(HostId, SocketAddr)>, Vec<(HostId, String)>) {
+    /// Those who are not known yet.
+    pub(super) fn next(&mut self, now: Instant, known: impl Fn(HostId) -> bool) -> Missing {
         self.due = now + PERIOD;
-        let (mut addrs, mut names) = (Vec::new(), Vec::new());
+        let mut missing = Missing::default();
         for (host, name) in self.wanted.iter().filter(|(host, _)| !known(*host)) {
             match name.parse() {
-                Ok(addr) => addrs.push((*host, addr)),
-                Err(_) => names.push((*host, name.clone())),
+                Ok(addr) => missing.addrs.push((*host, addr)),
+                Err(_) => missing.names.push((*host, name.clone())),
             }
         }
-        (addrs, names)
+        missing
     }
 }
 
@@ -55,11 +60,11 @@ mod tests {
         let wanted = [(1, "10.0.0.1:6278"), (2, "two.example:6278"), (3, "10.0.0.3:6278")];
         let wanted = wanted.map(|(host, name)| (HostId(host), name.to_owned()));
         let mut hails = Hails::new(wanted.to_vec(), HostId(1));
-        let (addrs, names) = hails.next(Instant::now(), |_| false);
+        let Missing { addrs, names } = hails.next(Instant::now(), |_| false);
         assert_eq!(addrs, [(HostId(3), "10.0.0.3:6278".parse().unwrap())]);
         assert_eq!(names, [(HostId(2), "two.example:6278".to_owned())]);
         assert_eq!(hails.due(), Instant::now() + PERIOD);
-        let (addrs, names) = hails.next(Instant::now(), |host| host == HostId(3));
+        let Missing { addrs, names } = hails.next(Instant::now(), |host| host == HostId(3));
         assert!(addrs.is_empty() && names.len() == 1);
     }
 }

@@ -201,7 +201,7 @@ impl Cell {
     async fn catch_up(&self, index: u64, deadline: Instant) {
         if self.inner.state().version < index
             && let Ok(state) = self.inner.catalog.read_linearizable(deadline).await
-            && let Err(error) = self.inner.catalog.learn(state)
+            && let Err(error) = self.inner.catalog.learn(state).await
         {
             tracing::error!(%error, "take over a change of the catalog");
         }

@@ -1,4 +1,5 @@
 //! Peers for tests: how to start, stop and ask them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use bytes::Bytes;
 use skein_cell::{Cell, CellError, CellOptions, Health, ScanRequest, ScanWindow, TxOutcome};

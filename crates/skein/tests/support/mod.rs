@@ -19,7 +19,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary under test, without settings of the machine it runs on.
 pub fn skein() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
+    skein_under(Command::new(env!("CARGO_BIN_EXE_skein")))
+}
+
+/// The binary under test as the last words of a command that runs it.
+pub fn skein_in(mut wrapper: Command) -> Command {
+    wrapper.arg(env!("CARGO_BIN_EXE_skein"));
+    skein_under(wrapper)
+}
+
+fn skein_under(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SKEIN_") {
             command.env_remove(name);

@@ -3,7 +3,7 @@
 use super::{Server, skein, within};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -44,8 +44,13 @@ impl Starting {
     /// Starts `skein serve` with these flags and this directory. What the harness sets, it sets through the
     /// environment, so that a flag may say otherwise.
     pub fn spawn(flags: &[&str], dir: &Path) -> Starting {
+        Starting::spawn_as(skein(), flags, dir)
+    }
+
+    /// As [`Starting::spawn`], by a command that ends in the binary: it may run elsewhere.
+    pub fn spawn_as(mut binary: Command, flags: &[&str], dir: &Path) -> Starting {
         let scratch = tempfile::tempdir().unwrap();
-        let mut child = skein()
+        let mut child = binary
             .arg("serve")
             .env("SKEIN_HTTP_ADDR", "127.0.0.1:0")
             .env("SKEIN_ADMIN_ADDR", "127.0.0.1:0")

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
 /// An answer, read to its end.
 #[derive(Clone)]
@@ -68,6 +69,8 @@ pub struct Connection {
     stream: TcpStream,
     /// Received and not yet taken apart.
     buffer: Vec<u8>,
+    /// An answer that does not come counts as a connection that ended.
+    forgiving: bool,
 }
 
 impl Connection {
@@ -77,7 +80,17 @@ impl Connection {
         stream.set_read_timeout(Some(super::PATIENCE)).unwrap();
         stream.set_write_timeout(Some(super::PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Connection { stream, buffer: Vec::new() }
+        Connection { stream, buffer: Vec::new(), forgiving: false }
+    }
+
+    /// Connects, if that works within `patience`; silence for so long is then taken for the end of the connection.
+    pub fn try_open(addr: &str, patience: Duration) -> io::Result<Connection> {
+        let addr = addr.parse().map_err(io::Error::other)?;
+        let stream = TcpStream::connect_timeout(&addr, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { stream, buffer: Vec::new(), forgiving: true })
     }
 
     /// Sends bytes as they are. The server may have closed, for good reasons; the answer tells.
@@ -153,7 +166,7 @@ impl Connection {
             match self.stream.read(&mut piece) {
                 Ok(0) => return None,
                 Ok(n) => self.buffer.extend_from_slice(&piece[..n]),
-                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return None,
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset || self.forgiving => return None,
                 Err(e) => panic!("{e}, having read {:?}", String::from_utf8_lossy(&self.buffer)),
             }
         }

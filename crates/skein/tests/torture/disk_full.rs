@@ -158,7 +158,7 @@ fn work(
         within(|| (enough(load) || clients.iter().any(|client| client.is_finished())).then_some(()));
         load.stop.store(true, Ordering::Relaxed);
         for client in clients {
-            let Ledger { attempts, seen } = client.join().unwrap();
+            let Ledger { attempts, seen, .. } = client.join().unwrap();
             ledger.attempts.extend(attempts);
             ledger.seen.extend(seen);
         }

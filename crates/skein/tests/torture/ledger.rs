@@ -74,6 +74,8 @@ pub struct Ledger {
     pub attempts: BTreeMap<u64, Attempt>,
     /// In no order.
     pub seen: Vec<Seen>,
+    /// The rows are in several cohorts, each of which gives its own times.
+    pub times_may_meet: bool,
 }
 
 /// The number of the attempt that wrote this value.
@@ -157,12 +159,14 @@ impl Ledger {
     /// Checks what can be checked only once no fate is unknown: every deletion was asked for, and no two transactions
     /// have the same time.
     pub fn check_settled(&self, history: &History) {
-        let mut times: BTreeMap<u64, &Attempt> = BTreeMap::new();
+        let mut times: BTreeMap<u64, Vec<&Attempt>> = BTreeMap::new();
         for attempt in self.attempts.values() {
             match attempt.fate {
                 Fate::Committed(time) => {
-                    let other = times.insert(time, attempt);
-                    assert!(other.is_none(), "two transactions at one time: {attempt:?} and {other:?}");
+                    let others = times.entry(time).or_default();
+                    let alone = others.is_empty() || self.times_may_meet;
+                    assert!(alone, "transactions at one time: {attempt:?} and {others:?}");
+                    others.push(attempt);
                 }
                 Fate::Dead | Fate::Undecided => {}
                 Fate::Unknown => panic!("unsettled: {attempt:?}"),
@@ -170,8 +174,9 @@ impl Ledger {
         }
         for (row, versions) in history {
             for time in versions.iter().filter(|(_, value)| value.is_none()).map(|(time, _)| time) {
-                let wanted = times.get(time).is_some_and(|attempt| {
-                    attempt.changes.iter().any(|change| change.row == *row && change.value.is_none())
+                let wanted = times.get(time).is_some_and(|attempts| {
+                    let mut changes = attempts.iter().flat_map(|attempt| &attempt.changes);
+                    changes.any(|change| change.row == *row && change.value.is_none())
                 });
                 assert!(wanted, "nobody deleted {row:?} at {time}");
             }
@@ -213,7 +218,8 @@ mod tests {
             (rows[0].clone(), Versions::from([(7, Some(value))])),
             (rows[1].clone(), Versions::from([(7, None)])),
         ]);
-        let ledger = Ledger { attempts: BTreeMap::from([(1, attempt)]), seen: Vec::new() };
+        let ledger =
+            Ledger { attempts: BTreeMap::from([(1, attempt)]), seen: Vec::new(), times_may_meet: false };
         (ledger, history)
     }
 

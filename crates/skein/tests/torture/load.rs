@@ -6,6 +6,10 @@ use crate::luck::Luck;
 use crate::support::wire::{Connection, Reply};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long a client waits for a peer before it asks another; longer than a peer's own patience.
+const PATIENCE_WITH_ONE_PEER: Duration = Duration::from_secs(12);
 
 /// A table with a name, and one that is only an ID.
 pub const TABLES: [&str; 2] = ["fruit", "0x2"];
@@ -35,6 +39,10 @@ pub struct Load {
     pub disk_may_fill: bool,
     /// The largest value is about so long, in bytes.
     pub value_bytes_max: u64,
+    /// Peers of a cell fall out and come back: clients go from one to the next, and may be told that there is no quorum.
+    pub of_a_cell: bool,
+    /// The rows are in several cohorts, whose clocks are their own and over which no batch goes.
+    pub several_cohorts: bool,
 }
 
 /// One client, with its connection and what it knows of its own rows.
@@ -42,7 +50,11 @@ pub struct Client<'a> {
     load: &'a Load,
     luck: Luck,
     name: u64,
-    connection: Connection,
+    /// The servers that it may ask.
+    doors: Vec<String>,
+    door: usize,
+    /// `None` while none of them takes a connection.
+    connection: Option<Connection>,
     own: HashMap<Row, u64>,
     /// What it did and saw.
     pub ledger: Ledger,
@@ -57,19 +69,48 @@ enum Next {
 impl<'a> Client<'a> {
     /// A client on a connection of its own. The name tells its rows from those of others.
     pub fn new(load: &'a Load, luck: Luck, name: u64, addr: &str) -> Client<'a> {
-        let connection = Connection::open(addr);
-        Client { load, luck, name, connection, own: HashMap::new(), ledger: Ledger::default() }
+        let mut client = Client::of_a_cell(load, luck, name, vec![addr.to_owned()]);
+        client.connection = Some(Connection::open(addr));
+        client
+    }
+
+    /// A client that asks whichever of these servers takes its connection.
+    pub fn of_a_cell(load: &'a Load, luck: Luck, name: u64, doors: Vec<String>) -> Client<'a> {
+        let door = name as usize % doors.len();
+        Client {
+            load,
+            luck,
+            name,
+            doors,
+            door,
+            connection: None,
+            own: HashMap::new(),
+            ledger: Ledger::default(),
+        }
     }
 
     /// Works until it is told to stop or the server goes away.
     pub fn run(mut self) -> Ledger {
         while !self.load.stop.load(Ordering::Relaxed) {
+            if self.connection.is_none() {
+                self.reconnect();
+                continue;
+            }
             let next = if self.luck.percent(15) { self.read() } else { self.write() };
             if let Next::Stop = next {
                 break;
             }
         }
         self.ledger
+    }
+
+    /// Tries the next server.
+    fn reconnect(&mut self) {
+        self.door = (self.door + 1) % self.doors.len();
+        self.connection = Connection::try_open(&self.doors[self.door], PATIENCE_WITH_ONE_PEER).ok();
+        if self.connection.is_none() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn row(&mut self) -> Row {
@@ -84,10 +125,13 @@ impl<'a> Client<'a> {
 
     fn read(&mut self) -> Next {
         let row = self.row();
-        let Some(reply) = try_ask(&mut self.connection, "GET", &path(&row), &[], "").filter(|r| r.whole)
-        else {
+        let asked = self.connection.as_mut().and_then(|c| try_ask(c, "GET", &path(&row), &[], ""));
+        let Some(reply) = asked.filter(|reply| reply.whole) else {
             return self.gone();
         };
+        if self.load.of_a_cell && matches!(reply.status, 503 | 504) {
+            return self.turned_away();
+        }
         if reply.status == 503 && reply.text().contains("shutting-down") && self.may_end() {
             return Next::Stop;
         }
@@ -104,13 +148,17 @@ impl<'a> Client<'a> {
         let number = self.load.next.fetch_add(1, Ordering::Relaxed);
         let mut attempt = self.draw(number);
         let told = self.load.told.load(Ordering::SeqCst);
-        let reply = send(&mut self.connection, &attempt).filter(|reply| reply.whole);
+        let reply = self.connection.as_mut().and_then(|connection| send(connection, &attempt));
+        let reply = reply.filter(|reply| reply.whole);
         let next = match reply {
             None => self.gone(),
             Some(reply) => {
                 attempt.fate = self.fate(&reply);
                 if let Fate::Committed(time) = attempt.fate {
-                    assert!(told < time, "at {told} something was over before this began: {reply:?}");
+                    assert!(
+                        told < time || self.load.several_cohorts,
+                        "at {told} something was over before this began: {reply:?}"
+                    );
                     self.load.told.fetch_max(time, Ordering::SeqCst);
                     self.load.acknowledged.fetch_add(1, Ordering::Relaxed);
                     for change in &attempt.changes {
@@ -119,7 +167,13 @@ impl<'a> Client<'a> {
                         }
                     }
                 }
-                if reply.text().contains("shutting-down") { Next::Stop } else { Next::Go }
+                if self.load.of_a_cell && matches!(reply.status, 503 | 504) {
+                    self.turned_away()
+                } else if reply.text().contains("shutting-down") {
+                    Next::Stop
+                } else {
+                    Next::Go
+                }
             }
         };
         self.ledger.attempts.insert(number, attempt);
@@ -131,6 +185,7 @@ impl<'a> Client<'a> {
             0..45 => "PUT",
             45..57 => "POST",
             57..67 => "DELETE",
+            _ if self.load.several_cohorts => "PUT",
             _ => "BATCH",
         };
         let mut changes: Vec<Change> = Vec::new();
@@ -166,6 +221,8 @@ impl<'a> Client<'a> {
                 self.load.full.fetch_add(1, Ordering::Relaxed);
                 Fate::Undecided
             }
+            504 if problem("outcome-unknown") && self.load.of_a_cell => Fate::Unknown,
+            503 | 504 if self.load.of_a_cell => Fate::Undecided,
             // The log ran out of space between two of its files: said to be unknown, so it may be either.
             504 if problem("outcome-unknown") && (full || self.may_end()) => Fate::Unknown,
             _ => panic!("{reply:?}"),
@@ -176,8 +233,17 @@ impl<'a> Client<'a> {
         self.load.may_end.load(Ordering::SeqCst)
     }
 
+    /// The server has no quorum, or is about to stop: another may know more.
+    fn turned_away(&mut self) -> Next {
+        self.connection = None;
+        Next::Go
+    }
+
     /// The connection broke.
-    fn gone(&self) -> Next {
+    fn gone(&mut self) -> Next {
+        if self.load.of_a_cell {
+            return self.turned_away();
+        }
         assert!(self.may_end(), "the server went away by itself");
         Next::Stop
     }

@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cell;
 mod damage;
 mod disk_full;
 mod history;
@@ -15,3 +16,4 @@ mod kill;
 mod ledger;
 mod load;
 mod luck;
+mod nets;

@@ -62,9 +62,9 @@ pub fn run(args: ServeArgs) -> Result<Exit, Trouble> {
 /// Sends log lines to standard error.
 fn start_log(config: &CheckedConfig) -> Result<(), Trouble> {
     let level = &config.log_level;
-    // What the consensus library tells below `error`, only its authors can use.
+    // What the consensus library tells, only its authors can use; that a replica has stopped, and why, we say ourselves.
     let plain = level.bytes().all(|b| b.is_ascii_alphabetic());
-    let directives = if plain { format!("{level},openraft=error") } else { level.clone() };
+    let directives = if plain { format!("{level},openraft=off") } else { level.clone() };
     let filter = tracing_subscriber::EnvFilter::try_new(directives).map_err(|e| {
         Trouble::new(Exit::Config, format!("cannot use the log level {level:?}"))
             .because(e)

@@ -1,7 +1,7 @@
 //! The cell from the point of view of one of its peers: the handle that the rest of the program uses.
 
 use crate::api::*;
-use crate::catalog::{Catalog, CatalogState, Command};
+use crate::catalog::{Catalog, CatalogError, CatalogState, Command};
 use crate::errors::{PutAtlasError, PutSchemaError};
 use crate::gossip::Gossip;
 use crate::groups::Groups;
@@ -191,7 +191,17 @@ impl Cell {
         if_version: Option<u64>,
     ) -> Result<Arc<Atlas>, PutAtlasError> {
         let deadline = Instant::now() + CHANGE_WITHIN;
-        let outcome = self.inner.catalog.put_atlas(targets, if_version, deadline).await?;
+        let changed = self.inner.catalog.put_atlas(targets, if_version, deadline).await;
+        let outcome = changed.map_err(|error| match error {
+            CatalogError::NoFounder { .. } => PutAtlasError::Unsupported {
+                detail: format!(
+                    "{error}; start it with --hail and the address of this peer, or begin with this host alone: PUT \
+                     [{{\"hosts\":[\"{}\"]}}].",
+                    self.host()
+                ),
+            },
+            other => other.into(),
+        })?;
         self.catch_up(outcome.index, deadline).await;
         Ok(self.atlas())
     }
@@ -209,8 +219,8 @@ impl Cell {
 
     /// Says that a host's directory is lost for good; it may then come back with another one.
     ///
-    /// Errors: the catalog's; nothing changed but after [`CatalogError::Unknown`](crate::catalog::CatalogError::Unknown).
-    pub async fn forget(&self, host: HostId, deadline: Instant) -> Result<(), crate::catalog::CatalogError> {
+    /// Errors: the catalog's; nothing changed but after [`CatalogError::Unknown`].
+    pub async fn forget(&self, host: HostId, deadline: Instant) -> Result<(), CatalogError> {
         let outcome = self.inner.catalog.change(Command::Forget { host }, deadline).await?;
         self.catch_up(outcome.index, deadline).await;
         Ok(())

@@ -86,10 +86,6 @@ impl From<CatalogError> for PutAtlasError {
                 PutAtlasError::Stale { current, expected }
             }
             CatalogError::Refused(refusal) => PutAtlasError::Unsupported { detail: refusal.to_string() },
-            // Its text names the host that is missing, and nothing was changed.
-            error @ CatalogError::NoFounder { .. } => {
-                PutAtlasError::Unsupported { detail: error.to_string() }
-            }
             other => PutAtlasError::Cell(other.into()),
         }
     }

@@ -175,7 +175,7 @@ impl Cell {
         let command = Command::PutSchema { text: text.to_owned(), if_version: None };
         let deadline = Instant::now() + CHANGE_WITHIN;
         let outcome = self.inner.catalog.change(command, deadline).await.map_err(CellError::from)?;
-        self.catch_up(outcome.index, deadline).await;
+        self.catch_up(outcome, deadline).await;
         Ok(())
     }
 
@@ -202,18 +202,25 @@ impl Cell {
             },
             other => other.into(),
         })?;
-        self.catch_up(outcome.index, deadline).await;
+        self.catch_up(outcome, deadline).await;
         Ok(self.atlas())
     }
 
-    /// Takes over the catalog with the change of this index, so that whoever asked for it finds it here. Should that fail, the
-    /// flock brings it a little later.
-    async fn catch_up(&self, index: u64, deadline: Instant) {
+    /// Takes over the catalog with the change of this index, so that whoever asked for it finds it here, and requests go by it.
+    /// Should that fail, the flock brings it a little later.
+    async fn catch_up(&self, outcome: crate::catalog::Outcome, deadline: Instant) {
+        // What changed nothing left the version as it was.
+        let index = if outcome.changed { outcome.index } else { self.inner.state().version };
         if self.inner.state().version < index
             && let Ok(state) = self.inner.catalog.read_linearizable(deadline).await
             && let Err(error) = self.inner.catalog.learn(state).await
         {
             tracing::error!(%error, "take over a change of the catalog");
+        }
+        let mut routes = self.inner.routes.subscribe();
+        let followed = routes.wait_for(|routes| index <= routes.state.version);
+        if tokio::time::timeout_at(deadline, followed).await.is_err() {
+            tracing::warn!(index, "requests here do not go by the newest catalog yet");
         }
     }
 
@@ -222,7 +229,7 @@ impl Cell {
     /// Errors: the catalog's; nothing changed but after [`CatalogError::Unknown`].
     pub async fn forget(&self, host: HostId, deadline: Instant) -> Result<(), CatalogError> {
         let outcome = self.inner.catalog.change(Command::Forget { host }, deadline).await?;
-        self.catch_up(outcome.index, deadline).await;
+        self.catch_up(outcome, deadline).await;
         Ok(())
     }
 

@@ -164,6 +164,11 @@ impl Cell {
         &self.inner.catalog
     }
 
+    /// The replicas of cohorts on this peer, for those who look after or compare them.
+    pub fn replicas(&self) -> Vec<(GroupId, CohortHandle)> {
+        self.inner.groups.all()
+    }
+
     /// The schema in force.
     pub fn schema(&self) -> Arc<Schema> {
         self.inner.state().schema.clone()

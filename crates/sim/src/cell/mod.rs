@@ -5,12 +5,15 @@
 //! * [`net`]: the network of [turmoil](https://docs.rs/turmoil) under the transport.
 //! * [`machine`]: what outlives a process: drives, a wall clock that errs.
 //! * [`system`]: what a peer offers to be tested. The tests have one that is right by construction, and plant bugs in it.
+//! * [`cohorts`]: replicated cohorts alone, with the real log, Raft and transport.
+//! * [`whole`]: the whole cell.
 //! * [`plan`]: what a seed stands for: how many peers, cohorts and clients, and which faults.
 //! * [`workload`]: clients; [`nemesis`]: faults; [`finale`]: what is asked when all is healed.
 //! * [`shared`]: what these share; [`panics`]: how a task that panics is noticed.
 //! * [`tally`]: what happened in a run; one in which nothing did counts as failed.
 //! * [`world`]: a run.
 
+pub mod cohorts;
 #[cfg(test)]
 mod fake;
 pub mod finale;
@@ -24,6 +27,7 @@ pub mod shared;
 pub mod system;
 pub mod tally;
 pub mod trace;
+pub mod whole;
 pub mod workload;
 pub mod world;
 

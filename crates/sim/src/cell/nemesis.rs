@@ -260,10 +260,12 @@ impl<S: System> Nemesis<S> {
                 self.later(lasting, Cure::Space(victim));
             }
             Fault::ClockJump => {
+                // Cohorts whose clocks are further apart than a client may name a time ahead cannot be scanned together.
+                let far = if self.aim.len() == 1 { 4_000_000_000 } else { 40_000_000 };
                 let micros = match self.luck.below(3) {
-                    0 => self.luck.between(1_000, 400_000),
-                    1 => self.luck.between(400_000, 30_000_000),
-                    _ => self.luck.between(30_000_000, 4_000_000_000),
+                    0 => self.luck.between(1_000, 100_000),
+                    1 => self.luck.between(100_000, 2_000_000),
+                    _ => self.luck.between(2_000_000, far),
                 } as i64;
                 let micros = if self.luck.one_in(2) { micros } else { -micros };
                 self.shared.machines.borrow()[victim].clock.jump(micros);

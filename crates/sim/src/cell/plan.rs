@@ -145,7 +145,7 @@ impl Plan {
             latency_millis: luck.between(1, 12),
             pause_millis: luck.between(500, 4000),
             faults,
-            tick_millis: 1,
+            tick_millis: luck.between(2, 4),
             heal_millis: 180_000,
         }
     }

@@ -13,19 +13,31 @@ struct State {
     events: u64,
     now_millis: u64,
     print: bool,
+    print_bytes: bool,
+    on_tick: Option<Box<dyn Fn() + Send>>,
 }
 
 impl Trace {
-    /// A trace that prints what it is told in words, too.
-    pub fn printing(print: bool) -> Trace {
+    /// A trace that prints what it is told in words, and what bytes pass.
+    pub fn printing(words: bool, bytes: bool) -> Trace {
         let trace = Trace::default();
-        trace.lock().print = print;
+        trace.lock().print = words;
+        trace.lock().print_bytes = bytes;
         trace
     }
 
     /// The simulated time, for the events from now on.
     pub fn set_now(&self, millis: u64) {
-        self.lock().now_millis = millis;
+        let mut state = self.lock();
+        state.now_millis = millis;
+        if let Some(on_tick) = &state.on_tick {
+            on_tick();
+        }
+    }
+
+    /// Calls this whenever simulated time moves on.
+    pub fn on_tick(&self, call: impl Fn() + Send + 'static) {
+        self.lock().on_tick = Some(Box::new(call));
     }
 
     /// Something that is told in words.
@@ -43,6 +55,14 @@ impl Trace {
         let mut state = self.lock();
         state.hash = state.hash.wrapping_add(peer + 1);
         state.add(bytes);
+        if state.print_bytes {
+            println!(
+                "{:>9.3} peer-{peer} is given {} bytes, {:016x}",
+                state.now_millis as f64 / 1000.0,
+                bytes.len(),
+                state.hash
+            );
+        }
     }
 
     /// The hash of all so far, and how many events there were.

@@ -2,8 +2,9 @@
 
 use crate::CellError;
 use crate::catalog::OpenCatalogError;
+use crate::catalog::file::FileError;
 use crate::small_file::SmallFileError;
-use skein_cohort::group::{SuspendClock, Timing};
+use skein_cohort::group::{Failure, GroupError, SuspendClock, Timing};
 use skein_model::{CellId, HostId, StoreId};
 use skein_storage::drives::{Drives, DrivesError};
 use skein_storage::log::{Log, LogError};
@@ -104,6 +105,32 @@ impl CellOptions {
             timing: Timing::default(),
             suspend_clock: None,
             wall: Arc::new(wall_clock),
+        }
+    }
+}
+
+impl OpenError {
+    /// Whether the catalog or a replica found that what is stored is not what was once written: neither freeing room nor
+    /// starting again helps. (The log and the drives say so themselves.)
+    pub fn is_damage(&self) -> bool {
+        match self {
+            OpenError::CatalogGone { .. }
+            | OpenError::Cohort(CellError::Damaged { .. })
+            | OpenError::Catalog(
+                OpenCatalogError::File(FileError::Damaged { .. })
+                | OpenCatalogError::Group(GroupError::Stopped(Failure::Damaged(_)))
+                | OpenCatalogError::TwoFoundings(_),
+            ) => true,
+            OpenError::Io { .. }
+            | OpenError::Drives(_)
+            | OpenError::Catalog(_)
+            | OpenError::Memory(_)
+            | OpenError::Transport(_)
+            | OpenError::ShareAddr { .. }
+            | OpenError::Log(_)
+            | OpenError::Rows(_)
+            | OpenError::Cohort(_)
+            | OpenError::NotSolo { .. } => false,
         }
     }
 }

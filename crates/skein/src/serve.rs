@@ -17,7 +17,7 @@ use crate::trouble::{Exit, Trouble};
 use crate::units::Bytes;
 use skein_cell::catalog::OpenCatalogError;
 use skein_cell::catalog::file::FileError;
-use skein_cell::{Cell, CellError, CellOptions, OpenError};
+use skein_cell::{Cell, CellOptions, OpenError};
 use skein_server::{MemoryBudget, Server, ServerConfig, install_metrics};
 use skein_storage::drives::DrivesError;
 use skein_storage::engine::EngineError;
@@ -309,9 +309,7 @@ fn cannot_open(dir: &Path, error: &OpenError) -> Trouble {
     let exit = match error {
         OpenError::Log(e) => log_exit(e),
         OpenError::Drives(DrivesError::Engine(e)) | OpenError::Rows(RowsError::Engine(e)) => engine_exit(e),
-        OpenError::Catalog(OpenCatalogError::File(FileError::Damaged { .. }))
-        | OpenError::CatalogGone { .. }
-        | OpenError::Cohort(CellError::Damaged { .. }) => Exit::Damaged,
+        error if error.is_damage() => Exit::Damaged,
         OpenError::Catalog(OpenCatalogError::File(FileError::Newer { .. })) => Exit::WrongDirectory,
         OpenError::NotSolo { .. } => Exit::Config,
         _ => Exit::Failed,

@@ -13,7 +13,7 @@ use crate::reply::{empty, number_value, whole};
 use crate::route::{Found, Label, Port, Route, Verb, find};
 use crate::row::{self, RowName};
 use crate::warnings::Warnings;
-use crate::{batch, facts, scan, status};
+use crate::{admin, batch, facts, flock, keys, scan, status};
 use bytes::Bytes;
 use http::header::{ALLOW, HeaderValue};
 use http::request::Parts;
@@ -23,7 +23,8 @@ use metrics::{Gauge, gauge};
 use skein_cell::{Cell, TxStatus};
 use skein_model::{Schema, TableId};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// What every request of this server shares.
@@ -35,7 +36,7 @@ pub(crate) struct State {
     requests: RequestMetrics,
     ids: RequestIds,
     inflight: AtomicUsize,
-    stopping: AtomicBool,
+    stopping: watch::Sender<bool>,
     warnings: Warnings,
     gauges: Gauges,
 }
@@ -63,7 +64,7 @@ impl State {
             requests: RequestMetrics::new(),
             ids: RequestIds::new(),
             inflight: AtomicUsize::new(0),
-            stopping: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
             warnings: Warnings::default(),
             gauges,
         }
@@ -75,11 +76,18 @@ impl State {
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        *self.stopping.borrow()
+    }
+
+    /// Waits until the server stops. What waits for long gives way to it.
+    pub(crate) async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // The sender is in this very state, so that it cannot be gone.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
     }
 
     pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.send_replace(true);
     }
 
     /// Sets the gauges that are read rather than counted.
@@ -200,7 +208,7 @@ async fn answer(
             row_or_scan(state, verb, found, path, query, headers, body, label).await
         }
         // The rest is rarer, and kept out of the future that every connection holds.
-        _ => Box::pin(other(state, port, verb, found, query, headers, body)).await,
+        _ => Box::pin(other(state, port, verb, found, query, &headers, body)).await,
     }
 }
 
@@ -256,7 +264,7 @@ async fn other(
     verb: Verb,
     found: Found<'_>,
     query: Option<&str>,
-    headers: RequestHeaders<'_>,
+    headers: &RequestHeaders<'_>,
     body: Incoming,
 ) -> Answer {
     let route = found.spec.route;
@@ -269,16 +277,22 @@ async fn other(
         return Ok(options(found));
     }
     match (route, verb) {
-        (Route::BatchWrite, _) => batch::batch_write(state, &headers, body).await,
-        (Route::TxStatus, _) => tx_status(state, &headers).await,
-        (Route::Atlas, Verb::Put) => facts::put_atlas(state, &headers, body).await,
-        (Route::Atlas, _) => facts::get_atlas(state, &headers),
-        (Route::Schema, Verb::Put) => facts::put_schema(state, &headers, body).await,
+        (Route::BatchWrite, _) => batch::batch_write(state, headers, body).await,
+        (Route::TxStatus, _) => tx_status(state, headers).await,
+        (Route::Atlas, Verb::Put) => facts::put_atlas(state, headers, body).await,
+        (Route::Atlas, _) => facts::get_atlas(state, headers),
+        (Route::Schema, Verb::Put) => facts::put_schema(state, headers, body).await,
         (Route::Schema, _) => Ok(facts::get_schema(state)),
         (Route::Peers, _) => facts::peers(state, query, true),
         (Route::Hosts, _) => facts::peers(state, query, false),
         (Route::Tables, _) => facts::tables(state).await,
         (Route::Status, _) => status::status(state).await,
+        (Route::Flock, _) => flock::flock(state, headers).await,
+        (Route::CatalogKey, _) => keys::key(state, verb, found.key, query, headers, body).await,
+        (Route::Catalog, _) => keys::list(state, query).await,
+        (Route::Drain, _) => admin::drain(state, true).await,
+        (Route::Rejoin, _) => admin::drain(state, false).await,
+        (Route::Forget, _) => admin::forget(state, query).await,
         (Route::Ping, _) => Ok(facts::ping()),
         (Route::Live, _) => Ok(facts::live()),
         (Route::Ready, _) => facts::ready(state),

@@ -8,6 +8,8 @@ pub(crate) static SERVER_TX_CLOCK: HeaderName = HeaderName::from_static("server-
 pub(crate) static READ_TX_CLOCK: HeaderName = HeaderName::from_static("read-txclock");
 pub(crate) static VALUE_TX_CLOCK: HeaderName = HeaderName::from_static("value-txclock");
 pub(crate) const TRANSACTION_ID: HeaderName = HeaderName::from_static("transaction-id");
+/// How an answer from the catalog was read: `linearizable` or `local`.
+pub(crate) static CATALOG_READ: HeaderName = HeaderName::from_static("catalog-read");
 pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const RETRY_AFTER: HeaderName = header::RETRY_AFTER;
 

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, BytesMut};
 use serde::de::IgnoredAny;
 use skein_cell::ScanRow;
-use skein_model::ContentType;
+use skein_model::{ContentType, Value};
 
 /// How deeply arrays and objects of a JSON value may nest: what common parsers accept on the way back.
 pub(crate) const JSON_DEPTH_MAX: usize = 128;
@@ -128,28 +128,44 @@ pub(crate) fn push_row(out: &mut BytesMut, row: &ScanRow, format: Format) {
     out.extend_from_slice(b",\"value\":");
     match &row.value {
         None => out.extend_from_slice(b"null"),
-        Some(value) => match &value.content_type {
-            ContentType::Json => {
-                let start = out.len();
-                out.extend_from_slice(&value.bytes);
-                if format == Format::Lines && memchr::memchr2(b'\n', b'\r', &value.bytes).is_some() {
-                    for byte in &mut out[start..] {
-                        if matches!(byte, b'\n' | b'\r') {
-                            *byte = b' ';
-                        }
+        Some(value) => push_value(out, value, format),
+    }
+    out.put_u8(b'}');
+}
+
+/// Appends `{"key":…,"version":…,"value":…}`, the value as in [`push_row`].
+pub(crate) fn push_entry(out: &mut BytesMut, key: &str, version: u64, value: &Value) {
+    out.reserve(key.len() + value.bytes.len() + 64);
+    out.extend_from_slice(b"{\"key\":");
+    push_string(out, key);
+    out.extend_from_slice(b",\"version\":");
+    out.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
+    out.extend_from_slice(b",\"value\":");
+    push_value(out, value, Format::Array);
+    out.put_u8(b'}');
+}
+
+fn push_value(out: &mut BytesMut, value: &Value, format: Format) {
+    match &value.content_type {
+        ContentType::Json => {
+            let start = out.len();
+            out.extend_from_slice(&value.bytes);
+            if format == Format::Lines && memchr::memchr2(b'\n', b'\r', &value.bytes).is_some() {
+                for byte in &mut out[start..] {
+                    if matches!(byte, b'\n' | b'\r') {
+                        *byte = b' ';
                     }
                 }
             }
-            ContentType::Other(name) => {
-                out.extend_from_slice(b"{\"contentType\":");
-                push_string(out, name);
-                out.extend_from_slice(b",\"base64\":\"");
-                push_base64(out, &value.bytes);
-                out.extend_from_slice(b"\"}");
-            }
-        },
+        }
+        ContentType::Other(name) => {
+            out.extend_from_slice(b"{\"contentType\":");
+            push_string(out, name);
+            out.extend_from_slice(b",\"base64\":\"");
+            push_base64(out, &value.bytes);
+            out.extend_from_slice(b"\"}");
+        }
     }
-    out.put_u8(b'}');
 }
 
 fn push_base64(out: &mut BytesMut, bytes: &[u8]) {
@@ -168,7 +184,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use proptest::prelude::*;
-    use skein_model::{TxClock, Value};
+    use skein_model::TxClock;
 
     fn row(key: &[u8], value: Option<(&str, &[u8])>) -> ScanRow {
         let value = value.map(|(content_type, bytes)| Value {

@@ -10,6 +10,7 @@
 //! [`MemoryBudget`]; past it the server sheds load rather than risk itself.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod batch;
 mod body;
 mod conditions;
@@ -17,16 +18,19 @@ mod config;
 mod conn;
 mod dispatch;
 mod facts;
+mod flock;
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;
 mod intake;
 mod json;
+mod keys;
 mod memory;
 mod metrics;
 mod openapi;
 mod params;
 mod problem;
+mod refusals;
 mod reply;
 mod route;
 mod row;

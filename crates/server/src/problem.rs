@@ -21,17 +21,23 @@ pub(crate) enum Kind {
     NotFound,
     TableNotFound,
     RowNotFound,
+    KeyNotFound,
     MethodNotAllowed,
     SlowRequest,
     Collision,
     TransactionAborted,
+    LastCopies,
+    OtherStore,
     HistoryGone,
     Stale,
     TooLarge,
     TransactionIdReused,
     Internal,
     Damaged,
+    ManyCohorts,
     DiskFailed,
+    NoLeader,
+    TwoCells,
     NotReady,
     Overloaded,
     ShuttingDown,
@@ -40,12 +46,12 @@ pub(crate) enum Kind {
     OutcomeUnknown,
     TimedOut,
     DiskFull,
-    ManyCohorts,
+    CatalogFull,
 }
 
 impl Kind {
     /// All of them, in the order of their statuses.
-    pub(crate) const ALL: [Kind; 28] = [
+    pub(crate) const ALL: [Kind; 34] = [
         Kind::BadRequest,
         Kind::FutureTime,
         Kind::InvalidSchema,
@@ -54,18 +60,23 @@ impl Kind {
         Kind::NotFound,
         Kind::TableNotFound,
         Kind::RowNotFound,
+        Kind::KeyNotFound,
         Kind::MethodNotAllowed,
         Kind::SlowRequest,
         Kind::Collision,
         Kind::TransactionAborted,
+        Kind::LastCopies,
+        Kind::OtherStore,
         Kind::HistoryGone,
         Kind::Stale,
         Kind::TooLarge,
         Kind::TransactionIdReused,
         Kind::Internal,
         Kind::Damaged,
-        Kind::DiskFailed,
         Kind::ManyCohorts,
+        Kind::DiskFailed,
+        Kind::NoLeader,
+        Kind::TwoCells,
         Kind::NotReady,
         Kind::Overloaded,
         Kind::ShuttingDown,
@@ -74,6 +85,7 @@ impl Kind {
         Kind::OutcomeUnknown,
         Kind::TimedOut,
         Kind::DiskFull,
+        Kind::CatalogFull,
     ];
 
     /// The status, the last part of the `type`, and the `title`.
@@ -90,14 +102,17 @@ impl Kind {
             Kind::NotFound => (S::NOT_FOUND, "not-found", "Nothing is served here"),
             Kind::TableNotFound => (S::NOT_FOUND, "table-not-found", "The table does not exist"),
             Kind::RowNotFound => (S::NOT_FOUND, "row-not-found", "The row has no value"),
+            Kind::KeyNotFound => (S::NOT_FOUND, "key-not-found", "The key has no value"),
             Kind::MethodNotAllowed => {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here")
             }
             Kind::SlowRequest => (S::REQUEST_TIMEOUT, "slow-request", "The request arrived too slowly"),
             Kind::Collision => (S::CONFLICT, "collision", "The row exists already"),
             Kind::TransactionAborted => (S::CONFLICT, "transaction-aborted", "The transaction was aborted"),
+            Kind::LastCopies => (S::CONFLICT, "last-copies", "Rows would be lost"),
+            Kind::OtherStore => (S::CONFLICT, "other-store", "The directory is another one"),
             Kind::HistoryGone => (S::GONE, "history-gone", "That history is no longer kept"),
-            Kind::Stale => (S::PRECONDITION_FAILED, "stale", "The row has changed"),
+            Kind::Stale => (S::PRECONDITION_FAILED, "stale", "It was changed meanwhile"),
             Kind::TooLarge => (S::PAYLOAD_TOO_LARGE, "too-large", "The request is too large"),
             Kind::TransactionIdReused => (
                 S::UNPROCESSABLE_ENTITY,
@@ -106,10 +121,12 @@ impl Kind {
             ),
             Kind::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "The server failed"),
             Kind::Damaged => (S::INTERNAL_SERVER_ERROR, "damaged", "Stored data is damaged"),
-            Kind::DiskFailed => (S::SERVICE_UNAVAILABLE, "disk-failed", "The disk failed"),
             Kind::ManyCohorts => {
                 (S::NOT_IMPLEMENTED, "many-cohorts", "The rows of the batch belong to several cohorts")
             }
+            Kind::DiskFailed => (S::SERVICE_UNAVAILABLE, "disk-failed", "The disk failed"),
+            Kind::NoLeader => (S::SERVICE_UNAVAILABLE, "no-leader", "Nobody leads the catalog just now"),
+            Kind::TwoCells => (S::SERVICE_UNAVAILABLE, "two-cells", "Two databases have the same cell ID"),
             Kind::NotReady => (S::SERVICE_UNAVAILABLE, "not-ready", "Rows are not being served"),
             Kind::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "The server is overloaded"),
             Kind::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting-down", "The server is stopping"),
@@ -118,6 +135,7 @@ impl Kind {
             Kind::OutcomeUnknown => (S::GATEWAY_TIMEOUT, "outcome-unknown", "The outcome is not known yet"),
             Kind::TimedOut => (S::GATEWAY_TIMEOUT, "timed-out", "No quorum answered in time"),
             Kind::DiskFull => (S::INSUFFICIENT_STORAGE, "disk-full", "The disk is full"),
+            Kind::CatalogFull => (S::INSUFFICIENT_STORAGE, "catalog-full", "The catalog is full"),
         }
     }
 
@@ -190,7 +208,7 @@ impl Problem {
     }
 
     /// Asks the client to come back after a while, in whole seconds and at least one.
-    fn retry_after(self: Box<Self>, after: Duration) -> Box<Self> {
+    pub(crate) fn retry_after(self: Box<Self>, after: Duration) -> Box<Self> {
         let seconds = after.as_secs() + u64::from(0 < after.subsec_nanos());
         self.header(RETRY_AFTER, number_value(seconds.max(1)))
     }

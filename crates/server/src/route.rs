@@ -21,6 +21,13 @@ pub(crate) enum Route {
     Schema,
     Tables,
     Status,
+    /// All keys of the users' store in the catalog.
+    Catalog,
+    CatalogKey,
+    Flock,
+    Drain,
+    Rejoin,
+    Forget,
     Ping,
     OpenApi,
     Live,
@@ -96,6 +103,8 @@ const ADMIN: &[Port] = &[Port::Admin];
 const READ: &[Verb] = &[Verb::Get, Verb::Head];
 const READ_PUT: &[Verb] = &[Verb::Get, Verb::Head, Verb::Put];
 const ROW: &[Verb] = &[Verb::Get, Verb::Head, Verb::Put, Verb::Post, Verb::Delete];
+const POST: &[Verb] = &[Verb::Post];
+const ALLOW_POST: &str = "POST, OPTIONS";
 const ALLOW_READ: &str = "GET, HEAD, OPTIONS";
 const ALLOW_READ_PUT: &str = "GET, HEAD, PUT, OPTIONS";
 const ALLOW_ROW: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
@@ -108,18 +117,25 @@ const fn read_put(route: Route, paths: &'static [&'static str], ports: &'static 
     RouteSpec { route, paths, ports, verbs: READ_PUT, allow: ALLOW_READ_PUT }
 }
 
+const fn post(route: Route, paths: &'static [&'static str], ports: &'static [Port]) -> RouteSpec {
+    RouteSpec { route, paths, ports, verbs: POST, allow: ALLOW_POST }
+}
+
 /// Everything that is served.
-pub(crate) static ROUTES: [RouteSpec; 17] = [
+pub(crate) static ROUTES: [RouteSpec; 23] = [
     RouteSpec { route: Route::Table, paths: &["/table/{table}"], ports: DATA, verbs: ROW, allow: ALLOW_ROW },
     RouteSpec { route: Route::Row, paths: &["/{name}/{key}"], ports: DATA, verbs: ROW, allow: ALLOW_ROW },
     read(Route::Scan, &["/{name}"], DATA),
     RouteSpec {
-        route: Route::BatchWrite,
-        paths: &["/batch-write"],
+        route: Route::CatalogKey,
+        paths: &["/catalog/{catalogKey}"],
         ports: DATA,
-        verbs: &[Verb::Post],
-        allow: "POST, OPTIONS",
+        verbs: &[Verb::Get, Verb::Head, Verb::Put, Verb::Delete],
+        allow: "GET, HEAD, PUT, DELETE, OPTIONS",
     },
+    post(Route::BatchWrite, &["/batch-write"], DATA),
+    read(Route::Catalog, &["/catalog"], DATA),
+    read(Route::Flock, &["/flock"], DATA),
     read(Route::TxStatus, &["/tx-status"], DATA),
     read_put(Route::Atlas, &["/atlas"], DATA),
     read_put(Route::Atlas, &["/admin/atlas", "/admin/treode/atlas"], ADMIN),
@@ -128,6 +144,9 @@ pub(crate) static ROUTES: [RouteSpec; 17] = [
     read_put(Route::Schema, &["/admin/schema", "/admin/treode/schema"], ADMIN),
     read(Route::Tables, &["/admin/tables", "/admin/treode/tables"], ADMIN),
     read(Route::Status, &["/admin/status"], ADMIN),
+    post(Route::Drain, &["/admin/drain"], ADMIN),
+    post(Route::Rejoin, &["/admin/rejoin"], ADMIN),
+    post(Route::Forget, &["/admin/forget"], ADMIN),
     read(Route::Ping, &["/admin/ping"], ADMIN),
     read(Route::OpenApi, &["/openapi.json"], BOTH),
     read(Route::Live, &["/health/live"], BOTH),
@@ -161,6 +180,10 @@ pub(crate) fn find(port: Port, path: &str) -> Option<Found<'_>> {
             let whole = !table.is_empty() && !table.contains('/');
             return whole.then_some(Found { spec: spec(Route::Table), table, key: "" });
         }
+        if first == "catalog" && !second.is_empty() {
+            let whole = !second.contains('/');
+            return whole.then_some(Found { spec: spec(Route::CatalogKey), table: "", key: second });
+        }
         if !RESERVED_NAMES.contains(&first) {
             return match second {
                 "" => Some(Found { spec: spec(Route::Scan), table: first, key: "" }),
@@ -174,11 +197,12 @@ pub(crate) fn find(port: Port, path: &str) -> Option<Found<'_>> {
     Some(Found { spec: fixed, table: "", key: "" })
 }
 
-/// The table's lines for rows and scans, which are found without looking through it.
+/// The table's lines for rows, scans and keys, which are found without looking through it.
 fn spec(route: Route) -> &'static RouteSpec {
     match route {
         Route::Table => &ROUTES[0],
         Route::Row => &ROUTES[1],
+        Route::CatalogKey => &ROUTES[3],
         _ => &ROUTES[2],
     }
 }
@@ -196,6 +220,12 @@ pub(crate) enum Label {
     Schema,
     Tables,
     Status,
+    Catalog,
+    CatalogKey,
+    Flock,
+    Drain,
+    Rejoin,
+    Forget,
     Ping,
     OpenApi,
     Live,
@@ -206,7 +236,7 @@ pub(crate) enum Label {
 
 impl Label {
     /// All of them; `ALL[label as usize]` is the label.
-    pub(crate) const ALL: [Label; 16] = [
+    pub(crate) const ALL: [Label; 22] = [
         Label::Row,
         Label::Scan,
         Label::BatchWrite,
@@ -217,6 +247,12 @@ impl Label {
         Label::Schema,
         Label::Tables,
         Label::Status,
+        Label::Catalog,
+        Label::CatalogKey,
+        Label::Flock,
+        Label::Drain,
+        Label::Rejoin,
+        Label::Forget,
         Label::Ping,
         Label::OpenApi,
         Label::Live,
@@ -238,6 +274,12 @@ impl Label {
             Route::Schema => Label::Schema,
             Route::Tables => Label::Tables,
             Route::Status => Label::Status,
+            Route::Catalog => Label::Catalog,
+            Route::CatalogKey => Label::CatalogKey,
+            Route::Flock => Label::Flock,
+            Route::Drain => Label::Drain,
+            Route::Rejoin => Label::Rejoin,
+            Route::Forget => Label::Forget,
             Route::Ping => Label::Ping,
             Route::OpenApi => Label::OpenApi,
             Route::Live => Label::Live,
@@ -258,6 +300,12 @@ impl Label {
             Label::Schema => "schema",
             Label::Tables => "tables",
             Label::Status => "status",
+            Label::Catalog => "catalog",
+            Label::CatalogKey => "catalog-key",
+            Label::Flock => "flock",
+            Label::Drain => "drain",
+            Label::Rejoin => "rejoin",
+            Label::Forget => "forget",
             Label::Ping => "ping",
             Label::OpenApi => "openapi",
             Label::Live => "live",
@@ -318,7 +366,9 @@ mod tests {
     fn the_servers_own_names_are_not_tables() {
         assert_eq!(data("/batch-write"), Some((Route::BatchWrite, "", "")));
         assert_eq!(data("/tx-status/"), Some((Route::TxStatus, "", "")));
-        for path in ["/batch-write/x", "/tx-status/x", "/peers/x", "/health", "/admin/schema", "/favicon.ico"]
+        assert_eq!(data("/catalog/"), Some((Route::Catalog, "", "")));
+        assert_eq!(data("/catalog/a%2Fb"), Some((Route::CatalogKey, "", "a%2Fb")));
+        for path in ["/catalog/a/b", "/catalog//", "/flock/x", "/batch-write/x", "/tx-status/x", "/peers/x", "/health", "/admin/schema", "/favicon.ico"]
         {
             assert_eq!(data(path), None, "{path}");
         }

@@ -100,7 +100,7 @@ pub(crate) async fn get(
 
 /// The value, counted against the memory budget until it is sent if it is not small: a client that reads slowly holds
 /// on to it for a while.
-fn counted(state: &State, value: Value) -> Answer<Value> {
+pub(crate) fn counted(state: &State, value: Value) -> Answer<Value> {
     let len = value.bytes.len();
     if len <= SMALL_VALUE_BYTES {
         return Ok(value);
@@ -122,7 +122,7 @@ fn put_read(headers: &mut HeaderMap, read_time: TxClock) {
     }
 }
 
-fn put_value(response: &mut Response<Body>, value: Value) {
+pub(crate) fn put_value(response: &mut Response<Body>, value: Value) {
     let headers = response.headers_mut();
     match &value.content_type {
         ContentType::Json => {

@@ -1,4 +1,4 @@
-//! `GET /admin/status` and `GET /flock`: how the cell is doing, as JSON. The same types read it again in the commands that
+//! `GET /admin/status`: how the cell is doing, as JSON. The same types read it again in the commands that
 //! show it. IDs are texts, because JSON's numbers lose the last bits of 64.
 
 use crate::dispatch::State;
@@ -133,6 +133,8 @@ pub struct CatalogBody {
     pub version: u64,
     /// Version of the schema.
     pub schema_version: u64,
+    /// Raft's term; 0 if not known.
+    pub term: u64,
     /// The last committed entry; absent where the answering peer is no member.
     pub commit_index: Option<u64>,
     /// Who leads it.
@@ -250,6 +252,7 @@ impl From<CatalogStatus> for CatalogBody {
         CatalogBody {
             version: catalog.version,
             schema_version: catalog.schema_version,
+            term: catalog.term,
             commit_index: catalog.commit_index,
             leader: catalog.leader.map(text),
             members: members

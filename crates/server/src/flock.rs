@@ -65,9 +65,10 @@ impl From<CellStatus> for FlockBody {
             term: cohort.term,
             hosts: cohort.state.origin().iter().map(HostId::to_string).collect(),
         });
-        let peers = status.peers.into_iter().filter_map(|peer| {
-            Some(Reach { host: peer.host.to_string(), http_addr: peer.http_addr? })
-        });
+        let peers = status
+            .peers
+            .into_iter()
+            .filter_map(|peer| Some(Reach { host: peer.host.to_string(), http_addr: peer.http_addr? }));
         FlockBody {
             cell: status.cell.to_string(),
             atlas_version: status.atlas_version,

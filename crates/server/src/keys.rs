@@ -112,7 +112,8 @@ fn span(text: &str) -> Answer<Duration> {
         "m" => Some(60_000),
         _ => None,
     };
-    let whole = number.parse::<u64>().ok().zip(millis).and_then(|(number, millis)| number.checked_mul(millis));
+    let whole =
+        number.parse::<u64>().ok().zip(millis).and_then(|(number, millis)| number.checked_mul(millis));
     whole.map(Duration::from_millis).ok_or_else(|| {
         Problem::bad_request(format!(
             "Bad time for timeout: {}. Write for example 30s, 500ms or 1m; a watch waits at most 60s.",
@@ -204,8 +205,10 @@ pub(crate) async fn get(
         return Ok(response);
     }
     let Some(KeyEntry { value, .. }) = entry else {
-        let problem =
-            Problem::new(Kind::KeyNotFound, format!("The catalog has no value for the key {:?}.", clip(&key)));
+        let problem = Problem::new(
+            Kind::KeyNotFound,
+            format!("The catalog has no value for the key {:?}.", clip(&key)),
+        );
         return Err(problem.header(CATALOG_READ.clone(), said(freshness)));
     };
     if let Some(tags) = &conditions.if_match
@@ -282,8 +285,7 @@ pub(crate) async fn list(state: &State, query: Option<&str>) -> Answer {
     let freshness = params.freshness()?;
     let limit = params.limit()?;
     let prefix = text("the parameter prefix", params.prefix.unwrap_or_default(), Place::Query)?;
-    let mut after =
-        params.after.map(|raw| text("the parameter after", raw, Place::Query)).transpose()?;
+    let mut after = params.after.map(|raw| text("the parameter after", raw, Place::Query)).transpose()?;
     let deadline = state.deadline();
     let mut out = BytesMut::from(&b"["[..]);
     let mut listed = 0;
@@ -320,8 +322,11 @@ pub(crate) async fn list(state: &State, query: Option<&str>) -> Answer {
 fn next_link(state: &State, params: &Params<'_>, prefix: &str, after: &str, freshness: Freshness) -> String {
     let host = &state.config.share_http_addr;
     let host = host.strip_suffix(":80").unwrap_or(host);
-    let mut link =
-        format!("<http://{host}/catalog?prefix={}&after={}", encode(prefix.as_bytes()), encode(after.as_bytes()));
+    let mut link = format!(
+        "<http://{host}/catalog?prefix={}&after={}",
+        encode(prefix.as_bytes()),
+        encode(after.as_bytes())
+    );
     if let Some(limit) = params.limit {
         link.push_str(&format!("&limit={limit}"));
     }

@@ -32,7 +32,7 @@ pub(crate) fn document(port: Port) -> String {
 
 fn path_item(spec: &RouteSpec, path: &str) -> Value {
     let mut item = Map::new();
-    let in_path: Vec<Value> = ["table", "name", "key"]
+    let in_path: Vec<Value> = ["table", "name", "key", "catalogKey"]
         .iter()
         .filter(|name| path.contains(&format!("{{{name}}}")))
         .map(|name| reference("parameters", name))
@@ -199,6 +199,50 @@ fn facts(route: Route, verb: Verb) -> Facts {
         },
         (Route::Schema, _) => plain("The schema, as it was put.", "text/plain", Some("Text")),
         (Route::Tables, _) => plain("The tables on this host.", json, None),
+        (Route::CatalogKey, Verb::Put) => Facts {
+            summary: "Write a key of the catalog.",
+            parameters: vec!["If-Match", "onlyAbsent"],
+            body: Some((json, "Value")),
+            answers: vec![(200, "Written; ETag is the key's new version.")],
+            media: None,
+            schema: None,
+        },
+        (Route::CatalogKey, Verb::Delete) => Facts {
+            summary: "Remove a key of the catalog.",
+            parameters: vec!["If-Match"],
+            body: None,
+            answers: vec![(200, "The key has no value now.")],
+            media: None,
+            schema: None,
+        },
+        (Route::CatalogKey, _) => Facts {
+            parameters: vec!["local", "watch", "timeout", "If-Match", "If-None-Match"],
+            answers: vec![
+                (200, "The value, as it was stored; ETag is its version."),
+                (304, "The version is the one known, or nothing changed while it was watched."),
+            ],
+            ..plain("Read a key of the catalog, or wait until it changes.", json, None)
+        },
+        (Route::Catalog, _) => Facts {
+            parameters: vec!["prefix", "after", "limit", "local"],
+            answers: vec![(200, "Keys, versions and values in key order; Link leads to the next page.")],
+            ..plain("List keys of the catalog.", json, Some("Keys"))
+        },
+        (Route::Flock, _) => Facts {
+            parameters: vec!["If-None-Match"],
+            answers: vec![(200, "Done."), (304, "Nothing but the commit index has changed.")],
+            ..plain("Who keeps the catalog, who leads which cohort, and where the peers are.", json, None)
+        },
+        (Route::Drain, _) => plain("Make this peer hand over what it leads.", json, None),
+        (Route::Rejoin, _) => plain("Let this peer lead again.", json, None),
+        (Route::Forget, _) => Facts {
+            parameters: vec!["requiredHost"],
+            ..plain(
+                "Give up the directory of a host, so that it may come back with an empty one.",
+                json,
+                None,
+            )
+        },
         (Route::Status, _) => plain("How the cell is doing: peers, cohorts, moves, the catalog.", json, None),
         (Route::Ping, _) => plain("Answers pong.", "text/plain", Some("Text")),
         (Route::OpenApi, _) => plain("This document.", json, None),
@@ -224,6 +268,14 @@ fn parameters() -> Value {
         "table": parameter("table", "path", "The table's ID such as 0x1, or its name."),
         "name": parameter("name", "path", "The table's name in the schema."),
         "key": parameter("key", "path", "The row's key, percent-encoded once; a slash is %2F."),
+        "catalogKey": parameter("catalogKey", "path", "The key, UTF-8, percent-encoded once; a slash is %2F."),
+        "onlyAbsent": parameter("If-None-Match", "header", "*: only if the key has no value."),
+        "local": parameter("local", "query", "true: what a member of the catalog has at hand will do."),
+        "watch": parameter("watch", "query", "Wait until the key is at another version than this; 0: has no value."),
+        "timeout": parameter("timeout", "query", "How long to watch, such as 30s; at most 60s."),
+        "prefix": parameter("prefix", "query", "Only keys that begin so."),
+        "after": parameter("after", "query", "Only keys after this one."),
+        "requiredHost": parameter("host", "query", "The host's ID."),
         "rowKey": parameter("key", "query", "The row's key."),
         "scanKey": parameter("key", "query", "The row's key; of a scan, where it begins."),
         "time": parameter("time", "query", "On the first key, begin at its newest version at or before this time."),
@@ -246,6 +298,7 @@ fn parameters() -> Value {
     });
     all["requiredTransaction-ID"]["required"] = true.into();
     all["rowKey"]["required"] = true.into();
+    all["requiredHost"]["required"] = true.into();
     all
 }
 
@@ -277,6 +330,18 @@ fn schemas() -> Value {
                     "key": { "type": "string" },
                     "keyBase64": { "type": "string", "contentEncoding": "base64" },
                     "time": { "type": "integer" },
+                    "value": {},
+                },
+            },
+        },
+        "Keys": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["key", "version", "value"],
+                "properties": {
+                    "key": { "type": "string" },
+                    "version": { "type": "integer" },
                     "value": {},
                 },
             },
@@ -361,8 +426,11 @@ mod tests {
     fn every_listed_path_is_found_by_the_router() {
         for port in [Port::Data, Port::Admin] {
             for path in parsed(port)["paths"].as_object().unwrap().keys() {
-                let concrete =
-                    path.replace("{table}", "0x1").replace("{name}", "fruit").replace("{key}", "apple");
+                let concrete = path
+                    .replace("{table}", "0x1")
+                    .replace("{name}", "fruit")
+                    .replace("{key}", "apple")
+                    .replace("{catalogKey}", "colour");
                 let found = find(port, &concrete).unwrap_or_else(|| panic!("{concrete}"));
                 assert!(found.spec.paths.contains(&path.as_str()), "{path}");
             }

@@ -34,7 +34,6 @@ pub(crate) enum Kind {
     TransactionIdReused,
     Internal,
     Damaged,
-    ManyCohorts,
     DiskFailed,
     NoLeader,
     TwoCells,
@@ -46,6 +45,7 @@ pub(crate) enum Kind {
     OutcomeUnknown,
     TimedOut,
     DiskFull,
+    ManyCohorts,
     CatalogFull,
 }
 
@@ -73,8 +73,8 @@ impl Kind {
         Kind::TransactionIdReused,
         Kind::Internal,
         Kind::Damaged,
-        Kind::ManyCohorts,
         Kind::DiskFailed,
+        Kind::ManyCohorts,
         Kind::NoLeader,
         Kind::TwoCells,
         Kind::NotReady,
@@ -121,10 +121,10 @@ impl Kind {
             ),
             Kind::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "The server failed"),
             Kind::Damaged => (S::INTERNAL_SERVER_ERROR, "damaged", "Stored data is damaged"),
+            Kind::DiskFailed => (S::SERVICE_UNAVAILABLE, "disk-failed", "The disk failed"),
             Kind::ManyCohorts => {
                 (S::NOT_IMPLEMENTED, "many-cohorts", "The rows of the batch belong to several cohorts")
             }
-            Kind::DiskFailed => (S::SERVICE_UNAVAILABLE, "disk-failed", "The disk failed"),
             Kind::NoLeader => (S::SERVICE_UNAVAILABLE, "no-leader", "Nobody leads the catalog just now"),
             Kind::TwoCells => (S::SERVICE_UNAVAILABLE, "two-cells", "Two databases have the same cell ID"),
             Kind::NotReady => (S::SERVICE_UNAVAILABLE, "not-ready", "Rows are not being served"),

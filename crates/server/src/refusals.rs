@@ -29,7 +29,9 @@ impl From<CatalogError> for Box<Problem> {
                 Kind::OutcomeUnknown,
                 format!("{said}. GET what was to be changed, and repeat the change if it is not there."),
             ),
-            CatalogError::TwoFoundings(_) => Problem::new(Kind::TwoCells, format!("{said}. Nothing changed.")),
+            CatalogError::TwoFoundings(_) => {
+                Problem::new(Kind::TwoCells, format!("{said}. Nothing changed."))
+            }
             CatalogError::Disk { .. } => Problem::new(Kind::DiskFailed, said),
             // It may grow; until a new variant has a home here, it is at least not hidden.
             _ => Problem::new(Kind::Internal, said),
@@ -83,7 +85,10 @@ mod tests {
         let subject = Subject::Key("colour".into());
         let refusal = Refusal::Stale { subject, current: 9, expected: 7 };
         let response = Box::<Problem>::from(CatalogError::Refused(refusal)).into_response("r");
-        assert_eq!((response.status(), &response.headers()["etag"]), (http::StatusCode::PRECONDITION_FAILED, &"\"9\"".parse().unwrap()));
+        assert_eq!(
+            (response.status(), &response.headers()["etag"]),
+            (http::StatusCode::PRECONDITION_FAILED, &"\"9\"".parse().unwrap())
+        );
         let gone = Box::<Problem>::from(CatalogError::Refused(Refusal::Missing { key: "colour".into() }));
         assert_eq!((gone.kind, gone.headers.len()), (Kind::Stale, 0));
     }
@@ -93,7 +98,10 @@ mod tests {
         let problem = Box::<Problem>::from(CatalogError::NotLed { why: "nobody answers".into() });
         assert!(problem.detail.contains("Nothing changed"), "{}", problem.detail);
         let response = problem.into_response("r");
-        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["retry-after"]),
+            (503, &"1".parse().unwrap())
+        );
     }
 
     #[test]

@@ -368,8 +368,17 @@ mod tests {
         assert_eq!(data("/tx-status/"), Some((Route::TxStatus, "", "")));
         assert_eq!(data("/catalog/"), Some((Route::Catalog, "", "")));
         assert_eq!(data("/catalog/a%2Fb"), Some((Route::CatalogKey, "", "a%2Fb")));
-        for path in ["/catalog/a/b", "/catalog//", "/flock/x", "/batch-write/x", "/tx-status/x", "/peers/x", "/health", "/admin/schema", "/favicon.ico"]
-        {
+        for path in [
+            "/catalog/a/b",
+            "/catalog//",
+            "/flock/x",
+            "/batch-write/x",
+            "/tx-status/x",
+            "/peers/x",
+            "/health",
+            "/admin/schema",
+            "/favicon.ico",
+        ] {
             assert_eq!(data(path), None, "{path}");
         }
     }

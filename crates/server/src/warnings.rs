@@ -10,7 +10,7 @@ use tokio::time::Instant;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// When each kind of problem was last told, and how many were not since.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Warnings {
     /// At the place of the kind in [`Kind::ALL`]; few ever occur.
     told: Mutex<[Option<Told>; Kind::ALL.len()]>,
@@ -20,6 +20,12 @@ pub(crate) struct Warnings {
 struct Told {
     at: Instant,
     held_back: u64,
+}
+
+impl Default for Warnings {
+    fn default() -> Warnings {
+        Warnings { told: Mutex::new([None; Kind::ALL.len()]) }
+    }
 }
 
 impl Warnings {

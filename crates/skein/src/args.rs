@@ -40,6 +40,18 @@ pub enum Command {
     /// Show and change which peers hold which share of the rows.
     #[command(after_help = ATLAS_HELP)]
     Atlas(AtlasArgs),
+    /// Make a peer hand over what it leads, for example before its machine is restarted.
+    #[command(after_help = DRAIN_HELP)]
+    Drain(DrainArgs),
+    /// Let a drained peer lead again.
+    #[command(after_help = "Example:\n  skein rejoin --admin-url http://db2:9990")]
+    Rejoin(RejoinArgs),
+    /// Give up the lost directory of a host, so that the host may come back with an empty one.
+    #[command(after_help = FORGET_HELP)]
+    Forget(ForgetArgs),
+    /// Make a CA, and certificates that peers show each other.
+    #[command(after_help = CERT_HELP)]
+    Cert(CertArgs),
     /// Check a stopped server's directory and say what is wrong with it.
     #[command(
         after_help = "Example:\n  skein doctor ./data\n\nExits with 0 if all is well and 5 if something is damaged."
@@ -88,6 +100,29 @@ Examples:
 
 An atlas is a list of cohorts, a power of two of them, each an odd number of hosts: [{\"hosts\":[\"0xA\"]}].
 Rows are served during a move, and the old copies are deleted only when it is settled.";
+
+const DRAIN_HELP: &str = "\
+Example:
+  skein drain --wait --admin-url http://db2:9990 && ssh db2 systemctl restart skein
+
+The peer keeps its rows and goes on serving clients; only others decide what is written. It leads again
+after skein rejoin, or when it is started again.";
+
+const FORGET_HELP: &str = "\
+Example:
+  skein forget 0xF47F4AA7602F3857
+
+A host that comes back with another directory is refused, because it has lost what it promised. When its
+directory is gone for good, this lets it come back with an empty one, which is then filled from the others. The cell
+refuses when a cohort would have no majority without the lost directory.";
+
+const CERT_HELP: &str = "\
+Examples:
+  skein cert ca ./tls                       ca.pem for every peer, ca.key for this command only
+  skein cert peer 0xF47F4AA7602F3857 --ca ./tls
+  skein serve --peer-tls-ca ca.pem --peer-tls-cert peer-….pem --peer-tls-key peer-….key ./data
+
+With them, peers talk mutual TLS: all of a cell have to have them, or none. HTTP is not encrypted by this.";
 
 const FLOCK_LAB_HELP: &str = "\
 Examples:
@@ -166,6 +201,15 @@ pub struct Settings {
     /// Peers to look for at first, as ID=HOST:PORT; one that is up is enough, the others come by gossip
     #[arg(long, value_name = "ID=ADDR", env = "SKEIN_HAIL", value_delimiter = ',')]
     pub hail: Vec<String>,
+    /// Peers talk mutual TLS: the certificate of the CA that signed all of theirs
+    #[arg(long, value_name = "FILE", env = "SKEIN_PEER_TLS_CA")]
+    pub peer_tls_ca: Option<PathBuf>,
+    /// This host's certificate; skein cert peer makes one
+    #[arg(long, value_name = "FILE", env = "SKEIN_PEER_TLS_CERT")]
+    pub peer_tls_cert: Option<PathBuf>,
+    /// The private key of this host's certificate
+    #[arg(long, value_name = "FILE", env = "SKEIN_PEER_TLS_KEY")]
+    pub peer_tls_key: Option<PathBuf>,
     /// Tell others to reach the rows here [default: http-addr, with this machine's name for ":port"]
     #[arg(long, value_name = "ADDR", env = "SKEIN_SHARE_HTTP_ADDR")]
     pub share_http_addr: Option<String>,
@@ -378,6 +422,74 @@ pub struct Wanted {
     pub hosts: Vec<HostId>,
 }
 
+/// `skein drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// Which peer: its own admin port.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// Wait until it leads nothing
+    #[arg(long)]
+    pub wait: bool,
+    /// With --wait, for how long at most
+    #[arg(long, value_name = "TIME", default_value = "1m")]
+    pub within: Span,
+}
+
+/// `skein rejoin`.
+#[derive(Debug, Args)]
+pub struct RejoinArgs {
+    /// Which peer: its own admin port.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+/// `skein forget`.
+#[derive(Debug, Args)]
+pub struct ForgetArgs {
+    /// Which server to ask.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// The host whose directory is lost
+    pub host: HostId,
+}
+
+/// `skein cert`.
+#[derive(Debug, Args)]
+pub struct CertArgs {
+    /// What to make.
+    #[command(subcommand)]
+    pub verb: CertVerb,
+}
+
+/// What certificate to make.
+#[derive(Debug, Subcommand)]
+pub enum CertVerb {
+    /// A CA for one cell: ca.pem and ca.key
+    Ca {
+        /// Where to put them; created if missing
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+    /// A certificate for one host: peer-ID.pem and peer-ID.key
+    Peer {
+        /// The host, as skein init told it
+        host: HostId,
+        /// Where ca.pem and ca.key are
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        ca: PathBuf,
+        /// Where to put the files [default: beside the CA]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// A DNS name or address to put in as well, for uses other than Skein's
+        #[arg(long)]
+        name: Vec<String>,
+    },
+}
+
 /// `skein doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -397,11 +509,13 @@ pub struct FlockLabArgs {
 ///
 /// Only words with exactly one dash that the page knows are touched, so no flag of ours changes meaning.
 pub fn modern_spelling(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    const SPELLINGS: [(&str, &str); 8] = [
+    const SPELLINGS: [(&str, &str); 10] = [
         ("-solo", "--solo"),
         ("-host", "--host"),
         ("-cell", "--cell"),
         ("-init", "--init"),
+        ("-hail", "--hail"),
+        ("-peerAddr", "--peer-addr"),
         ("-httpAddr", "--http-addr"),
         ("-shareHttpAddr", "--share-http-addr"),
         ("-admin.port", "--admin-addr"),

@@ -99,7 +99,8 @@ fn read_wanted(wanted: &Wanted) -> Result<Vec<BTreeSet<HostId>>, Trouble> {
     Ok(cohorts.iter().map(|cohort: &Cohort| cohort.target().clone()).collect())
 }
 
-fn confirmed() -> Result<bool, Trouble> {
+/// Asks on the terminal whether to go on.
+pub fn confirmed() -> Result<bool, Trouble> {
     if !io::stdin().is_terminal() {
         return Err(Trouble::new(Exit::Config, "cannot ask whether to go on")
             .because("standard input is no terminal")
@@ -324,7 +325,7 @@ mod tests {
     fn status(cohorts: serde_json::Value) -> StatusBody {
         serde_json::from_value(json!({
             "cell": "0x1", "host": "0x1", "atlasVersion": 4, "peers": [], "cohorts": cohorts,
-            "catalog": {"version": 9, "schemaVersion": 1, "commitIndex": null, "leader": null, "members": []}
+            "catalog": {"version": 9, "schemaVersion": 1, "term": 1, "commitIndex": null, "leader": null, "members": []}
         }))
         .unwrap()
     }

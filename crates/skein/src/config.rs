@@ -32,6 +32,12 @@ pub struct Config {
     pub share_peer_addr: Option<String>,
     /// Peers to look for at first, each `ID=host:port`.
     pub hail: Vec<String>,
+    /// The CA of the certificates that peers show each other, as PEM. With it, peers talk mutual TLS.
+    pub peer_tls_ca: Option<PathBuf>,
+    /// This host's certificate, as PEM.
+    pub peer_tls_cert: Option<PathBuf>,
+    /// The key of this host's certificate, as PEM.
+    pub peer_tls_key: Option<PathBuf>,
     /// Where others reach `http_addr`; without it, its public form.
     pub share_http_addr: Option<String>,
     /// Where others reach `admin_addr`; without it, its public form.
@@ -62,6 +68,9 @@ impl Default for Config {
             peer_addr: None,
             share_peer_addr: None,
             hail: Vec::new(),
+            peer_tls_ca: None,
+            peer_tls_cert: None,
+            peer_tls_key: None,
             share_http_addr: None,
             share_admin_addr: None,
             request_timeout: Span(Duration::from_secs(5)),
@@ -113,6 +122,8 @@ pub struct CheckedConfig {
     pub share_peer_addr: Option<String>,
     /// Peers to look for at first, and where.
     pub hail: Vec<(HostId, String)>,
+    /// What mutual TLS between peers needs; `None` for none.
+    pub peer_tls: Option<TlsFiles>,
     /// Where others reach the rows; `None` when the port is only known after binding.
     pub share_http_addr: Option<String>,
     /// How long a request waits for a quorum.
@@ -135,6 +146,17 @@ pub struct CheckedConfig {
     pub log_level: String,
     /// Whether this host alone is the cell.
     pub solo: bool,
+}
+
+/// Where the PEM files for mutual TLS between peers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The CA's certificate.
+    pub ca: PathBuf,
+    /// This host's certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 impl Config {
@@ -166,6 +188,15 @@ impl Config {
         }
         if !settings.hail.is_empty() {
             self.hail.clone_from(&settings.hail);
+        }
+        for (over, under) in [
+            (&settings.peer_tls_ca, &mut self.peer_tls_ca),
+            (&settings.peer_tls_cert, &mut self.peer_tls_cert),
+            (&settings.peer_tls_key, &mut self.peer_tls_key),
+        ] {
+            if over.is_some() {
+                under.clone_from(over);
+            }
         }
         if settings.share_http_addr.is_some() {
             self.share_http_addr.clone_from(&settings.share_http_addr);
@@ -214,6 +245,17 @@ impl Config {
             ));
         }
         let hail = self.hail.iter().map(|text| parse_hail(text)).collect::<Result<Vec<_>, _>>()?;
+        let peer_tls = match (self.peer_tls_ca, self.peer_tls_cert, self.peer_tls_key) {
+            (None, None, None) => None,
+            (Some(ca), Some(cert), Some(key)) => Some(TlsFiles { ca, cert, key }),
+            _ => {
+                return Err(ConfigError::Value(
+                    "peer_tls_ca, peer_tls_cert and peer_tls_key belong together; give all three, or none \
+                     (skein cert makes them)"
+                        .to_owned(),
+                ));
+            }
+        };
         let timeout = self.request_timeout.0;
         if timeout.is_zero() || REQUEST_TIMEOUT_MAX < timeout {
             return Err(ConfigError::Value(format!(
@@ -253,6 +295,7 @@ impl Config {
             share_peer_addr: self.share_peer_addr.or_else(|| peer_addr.and_then(public_form)),
             peer_addr,
             hail,
+            peer_tls,
             share_http_addr: self.share_http_addr.or_else(|| public_form(http_addr)),
             http_addr,
             admin_addr,

@@ -2,7 +2,7 @@
 //! in the `cell` crate and those below it, its HTTP face in `server`.
 //!
 //! Read [`args`] for what can be asked, then [`serve`] for a server's life from lock to last request,
-//! [`import`] and [`export`] for rows in and out, [`status`] and [`atlas`] for a whole cell, [`flock_lab`] for the page on gossip, and [`trouble`] for what is said
+//! [`import`] and [`export`] for rows in and out, [`status`], [`atlas`] and [`peers`] for a whole cell, [`flock_lab`] for the page on gossip, and [`trouble`] for what is said
 //! when something fails.
 //!
 //! The allocator is mimalloc: requests cost the server about an eighth less processor time than with the system's
@@ -11,6 +11,7 @@
 
 mod args;
 mod atlas;
+mod cert;
 mod client;
 mod config;
 mod doctor;
@@ -20,6 +21,7 @@ mod home;
 mod import;
 mod init;
 mod memory;
+mod peers;
 mod say;
 mod serve;
 mod signals;
@@ -51,6 +53,10 @@ fn main() -> ExitCode {
         Command::Export(args) => small_runtime().and_then(|runtime| runtime.block_on(export::run(args))),
         Command::Status(args) => small_runtime().and_then(|runtime| runtime.block_on(status::run(args))),
         Command::Atlas(args) => small_runtime().and_then(|runtime| runtime.block_on(atlas::run(args))),
+        Command::Drain(args) => small_runtime().and_then(|runtime| runtime.block_on(peers::drain(args))),
+        Command::Rejoin(args) => small_runtime().and_then(|runtime| runtime.block_on(peers::rejoin(args))),
+        Command::Forget(args) => small_runtime().and_then(|runtime| runtime.block_on(peers::forget(args))),
+        Command::Cert(args) => cert::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => small_runtime().and_then(|runtime| {
             runtime

@@ -5,8 +5,9 @@
 //! under way finish, closes the cell and exits with 0. A second signal exits at once.
 
 use crate::args::{LogFormat, ServeArgs};
+use crate::cert;
 use crate::client::Target;
-use crate::config::{CheckedConfig, Config};
+use crate::config::{CheckedConfig, Config, TlsFiles};
 use crate::home::{self, HomeError, Identity, Initialised, Lock};
 use crate::import;
 use crate::init;
@@ -23,6 +24,7 @@ use skein_storage::drives::DrivesError;
 use skein_storage::engine::EngineError;
 use skein_storage::log::LogError;
 use skein_storage::rows::RowsError;
+use skein_transport::Tls;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -109,6 +111,7 @@ fn take_directory(args: &ServeArgs) -> Result<(Lock, Identity), HomeError> {
 
 async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -> Result<Exit, Trouble> {
     let cannot = || Trouble::new(Exit::Failed, format!("cannot serve {}", args.dir.display()));
+    let tls = config.peer_tls.as_ref().map(read_tls).transpose()?;
     let (stopper, stop) = watch::channel(false);
     tokio::spawn(watch_signals(Stops::listen(), stopper));
 
@@ -125,6 +128,7 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
     options.peer_addr = config.peer_addr;
     options.share_peer_addr.clone_from(&config.share_peer_addr);
     options.hail.clone_from(&config.hail);
+    options.tls = tls;
     options.share_http_addr.clone_from(&share_http_addr);
     options.cache_bytes = config.memory.cache;
     options.write_buffer_bytes = config.memory.write_buffer - log_cache;
@@ -176,6 +180,16 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
     drop(ready_file);
     say::out("stopped");
     Ok(Exit::Done)
+}
+
+/// Reads the certificates that peers are shown.
+fn read_tls(files: &TlsFiles) -> Result<Tls, Trouble> {
+    let wrong = || Trouble::new(Exit::Config, "cannot use the certificates for peers");
+    let read = |path: &Path| {
+        cert::read_pem(path).map_err(|e| wrong().because(format!("read {}", path.display())).because_of(&e))
+    };
+    Tls::from_pem(&read(&files.ca)?, &read(&files.cert)?, &read(&files.key)?)
+        .map_err(|e| wrong().because_of(&e).next("skein cert makes a CA and certificates that fit"))
 }
 
 /// The first signal asks for an orderly end, the second for none.

@@ -225,7 +225,7 @@ mod tests {
                  "bytes": 1536, "moving": {"bytes": 512, "bytesTotal": 1536, "rows": 10, "rowsTotal": null,
                  "secondsLeft": 90, "waitsFor": null}, "failure": null}
             ],
-            "catalog": {"version": 9, "schemaVersion": 1, "commitIndex": 9, "leader": "0x0000000000000001",
+            "catalog": {"version": 9, "schemaVersion": 1, "term": 1, "commitIndex": 9, "leader": "0x0000000000000001",
                         "members": [{"host": "0x0000000000000001", "peerAddr": null, "httpAddr": null}]}
         }))
         .unwrap()

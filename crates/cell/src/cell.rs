@@ -179,7 +179,7 @@ impl Cell {
         Schema::parse(text)?;
         let command = Command::PutSchema { text: text.to_owned(), if_version: None };
         let deadline = Instant::now() + CHANGE_WITHIN;
-        let outcome = self.inner.catalog.change(command, deadline).await.map_err(CellError::from)?;
+        let outcome = self.inner.catalog.change(command, deadline).await?;
         self.catch_up(outcome, deadline).await;
         Ok(())
     }
@@ -229,13 +229,18 @@ impl Cell {
         }
     }
 
-    /// Says that a host's directory is lost for good; it may then come back with another one.
+    /// Says that a host's directory is lost for good; it may then come back with another one. Tells whether the directory was
+    /// known.
     ///
     /// Errors: the catalog's; nothing changed but after [`CatalogError::Unknown`].
-    pub async fn forget(&self, host: HostId, deadline: Instant) -> Result<(), CatalogError> {
+    pub async fn forget(
+        &self,
+        host: HostId,
+        deadline: Instant,
+    ) -> Result<bool, CatalogError> {
         let outcome = self.inner.catalog.change(Command::Forget { host }, deadline).await?;
         self.catch_up(outcome, deadline).await;
-        Ok(())
+        Ok(outcome.changed)
     }
 
     /// Has this peer lead nothing (or, with `false`, its share again). Remembered across restarts.

@@ -13,9 +13,9 @@ pub enum PutSchemaError {
     /// The text is not a schema. Nothing changed.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// The catalog could not be changed.
+    /// The catalog was not changed, or nobody knows whether it was.
     #[error(transparent)]
-    Cell(#[from] CellError),
+    Catalog(#[from] CatalogError),
 }
 
 /// Why a new atlas was not taken.
@@ -33,15 +33,9 @@ pub enum PutAtlasError {
         /// Version asked for.
         expected: u64,
     },
-    /// The atlas names hosts that this release cannot serve. Nothing changed.
-    #[error("{detail}")]
-    Unsupported {
-        /// Which, and what to do.
-        detail: String,
-    },
-    /// The catalog could not be changed.
+    /// The catalog was not changed, or nobody knows whether it was.
     #[error(transparent)]
-    Cell(#[from] CellError),
+    Catalog(CatalogError),
 }
 
 impl From<CohortError> for CellError {
@@ -85,8 +79,7 @@ impl From<CatalogError> for PutAtlasError {
             CatalogError::Refused(Refusal::Stale { current, expected, .. }) => {
                 PutAtlasError::Stale { current, expected }
             }
-            CatalogError::Refused(refusal) => PutAtlasError::Unsupported { detail: refusal.to_string() },
-            other => PutAtlasError::Cell(other.into()),
+            other => PutAtlasError::Catalog(other),
         }
     }
 }

@@ -152,6 +152,7 @@ impl Cell {
         CatalogStatus {
             version: info.version,
             schema_version: self.inner.state().schema_version,
+            term: info.term,
             commit_index: (0 < info.committed).then(|| info.committed - 1),
             leader: info.leader,
             members: info.members.iter().copied().map(member).collect(),

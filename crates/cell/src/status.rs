@@ -146,6 +146,8 @@ pub struct CatalogStatus {
     pub version: u64,
     /// Version of the schema in it.
     pub schema_version: u64,
+    /// Raft's term; 0 where this peer is no member.
+    pub term: u64,
     /// The last committed entry of its group, if this peer is a member.
     pub commit_index: Option<u64>,
     /// Who leads it; `None` if that is not known.

@@ -152,7 +152,7 @@ async fn an_atlas_with_a_host_that_nobody_knows_or_another_version_is_refused() 
     peers.start_solo(1).await;
     let refused = peers.cell(1).put_atlas(hosts(&[&[1, 2, 9]]), None).await;
     assert!(
-        matches!(&refused, Err(PutAtlasError::Unsupported { detail }) if detail.contains("--hail")),
+        matches!(&refused, Err(PutAtlasError::Catalog(why)) if why.to_string().contains("--hail")),
         "{refused:?}"
     );
     let stale = peers.cell(1).put_atlas(hosts(&[&[1]]), Some(7)).await;

@@ -1,18 +1,20 @@
 //! What an administrator does to peers: hand over what a peer leads, take it back, give a lost directory up.
 
+use crate::body::Body;
 use crate::dispatch::State;
 use crate::headers::clip;
 use crate::params::{Place, decoded};
 use crate::problem::{Answer, Problem};
 use crate::reply::whole;
+use http::Response;
 use skein_model::HostId;
 
 const JSON: &str = "application/json";
 
 /// Makes this peer hand over what it leads, or lead again. Answers at once; `/admin/status` shows how far it is.
-pub(crate) async fn drain(state: &State, on: bool) -> Answer {
-    state.cell.drain(on).await?;
-    Ok(whole(JSON, format!("{{\"host\":\"{}\",\"draining\":{on}}}\n", state.cell.host())))
+pub(crate) fn drain(state: &State, on: bool) -> Response<Body> {
+    state.cell.drain(on);
+    whole(JSON, format!("{{\"host\":\"{}\",\"draining\":{on}}}\n", state.cell.host()))
 }
 
 /// Makes the cell forget the directory of a host, so that the host may come back with an empty one.

@@ -68,10 +68,7 @@ pub(crate) async fn put_atlas(state: &State, headers: &RequestHeaders<'_>, body:
             Err(Problem::new(Kind::InvalidAtlas, format!("{why} Nothing changed.")))
         }
         Err(PutAtlasError::Stale { current, .. }) => Err(atlas_stale(current)),
-        Err(PutAtlasError::Unsupported { detail }) => {
-            Err(Problem::new(Kind::AtlasUnsupported, format!("{detail} Nothing changed.")))
-        }
-        Err(PutAtlasError::Cell(error)) => Err(error.into()),
+        Err(PutAtlasError::Catalog(error)) => Err(error.into()),
         Err(other) => Err(Problem::new(Kind::Internal, other.to_string())),
     }
 }
@@ -134,7 +131,7 @@ pub(crate) async fn put_schema(state: &State, headers: &RequestHeaders<'_>, body
     match state.cell.put_schema(text).await {
         Ok(()) => Ok(empty(StatusCode::OK)),
         Err(PutSchemaError::Schema(why)) => Err(Problem::new(Kind::InvalidSchema, why.to_string())),
-        Err(PutSchemaError::Cell(error)) => Err(error.into()),
+        Err(PutSchemaError::Catalog(error)) => Err(error.into()),
         Err(other) => Err(Problem::new(Kind::Internal, other.to_string())),
     }
 }

@@ -274,7 +274,9 @@ impl From<CellError> for Box<Problem> {
                     "{said}. Nothing was written. See GET /atlas for who serves which rows, and try again."
                 ),
             ),
-            CellError::Catalog { .. } => Problem::new(Kind::TimedOut, said),
+            CellError::Catalog { .. } => {
+                Problem::new(Kind::NoLeader, said).retry_after(Duration::from_secs(1))
+            }
             CellError::ManyCohorts { .. } => Problem::new(
                 Kind::ManyCohorts,
                 format!("{said}. Nothing was written. Send a batch for each cohort, or the rows one by one."),

@@ -105,8 +105,8 @@ const DRAIN_HELP: &str = "\
 Example:
   skein drain --wait --admin-url http://db2:9990 && ssh db2 systemctl restart skein
 
-The peer keeps its rows and goes on serving clients; only others decide what is written. It leads again
-after skein rejoin, or when it is started again.";
+The peer keeps its rows and goes on serving clients; only others decide what is written. It leads
+again after skein rejoin, and not before: a restart changes nothing about that.";
 
 const FORGET_HELP: &str = "\
 Example:

@@ -12,7 +12,7 @@ fn the_document_names_every_path_and_every_problem() {
     for addr in [server.data, server.admin] {
         let served = ask(addr, "GET", "/openapi.json", &[], b"").json();
         for path in served["paths"].as_object().unwrap().keys() {
-            let path = path.replace("{table}", "{id-or-name}");
+            let path = path.replace("{table}", "{id-or-name}").replace("{catalogKey}", "{key}");
             assert!(DOCUMENT.contains(&format!("`{path}")), "{path}");
         }
         let problems = served["components"]["schemas"]["Problem"]["properties"]["type"]["enum"].clone();

@@ -73,7 +73,13 @@ Examples:
 
 There is no authentication yet: by default everybody who can reach the ports can read and write.
 Settings come from flags, then SKEIN_* variables, then DIR/skein.toml, then defaults.
-Without --solo a new server belongs to no cohort and rows time out until PUT /atlas names its host.";
+Without --solo a new server belongs to no cohort and rows time out until PUT /atlas names its host.
+
+Three peers of one cell, on one machine (docs/OPERATIONS.md tells more):
+  skein serve --init --cell 0xC --host 0xA db1
+  skein serve --init --cell 0xC --host 0xB --hail 0xA=localhost:6278 --peer-addr :6279 --http-addr :7071 --admin-addr :9991 db2
+  skein serve --init --cell 0xC --host 0xD --hail 0xA=localhost:6278 --peer-addr :6280 --http-addr :7072 --admin-addr :9992 db3
+  skein atlas apply --hosts 0xA,0xB,0xD";
 
 const IMPORT_HELP: &str = "\
 Examples:
@@ -575,6 +581,10 @@ mod tests {
         assert!(serve.settings.solo);
         assert_eq!(serve.settings.http_addr.as_deref(), Some(":7071"));
         assert_eq!(serve.settings.admin_addr.as_deref(), Some(":9991"));
+
+        let cli = parse("skein -init -serve -host 0x1 -cell 0x2 -hail 0xF=localhost:6278 store2.db").unwrap();
+        let Command::Serve(serve) = cli.command else { panic!("not serve") };
+        assert_eq!(serve.settings.hail, ["0xF=localhost:6278"]);
 
         let cli = parse("skein init -host=0x1 -cell=0x2 store.db").unwrap();
         assert!(matches!(

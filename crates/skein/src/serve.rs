@@ -24,7 +24,7 @@ use skein_storage::drives::DrivesError;
 use skein_storage::engine::EngineError;
 use skein_storage::log::LogError;
 use skein_storage::rows::RowsError;
-use skein_transport::Tls;
+use skein_transport::{StartError, Tls};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -162,9 +162,10 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
             ));
         }
     };
+    let peer = cell.peers().into_iter().find(|peer| peer.is_me).and_then(|peer| peer.peer_addr);
     let addrs = Addresses { http: server.http_addr(), admin: server.admin_addr() };
-    say::out(welcome(&args.dir, identity, &config, &addrs));
-    let ready_file = match ReadyFile::write(args.ready_file.clone(), &addrs) {
+    say::out(welcome(&args.dir, identity, &config, &addrs, peer.as_deref()));
+    let ready_file = match ReadyFile::write(args.ready_file.clone(), &addrs, peer.as_deref()) {
         Ok(file) => file,
         Err(trouble) => {
             cell.shutdown(GRACE).await;
@@ -228,7 +229,13 @@ fn local(addr: SocketAddr) -> String {
     if addr.ip().is_unspecified() { format!("localhost:{}", addr.port()) } else { addr.to_string() }
 }
 
-fn welcome(dir: &Path, identity: Identity, config: &CheckedConfig, addrs: &Addresses) -> String {
+fn welcome(
+    dir: &Path,
+    identity: Identity,
+    config: &CheckedConfig,
+    addrs: &Addresses,
+    peer: Option<&str>,
+) -> String {
     let (http, admin) = (local(addrs.http), local(addrs.admin));
     let open = if addrs.http.ip().is_loopback() { "" } else { "   (no authentication: trust your network)" };
     let memory = config.memory;
@@ -237,10 +244,14 @@ fn welcome(dir: &Path, identity: Identity, config: &CheckedConfig, addrs: &Addre
         "skein {version}{solo}\n  host       {host}, cell {cell}\n  directory  {dir}\n  rows       http://{http}{open}\n  \
          peers      {peers}\n  admin      http://{admin}\n  memory     {budget} ({setting}; {of} {available})\nready; {hint}",
         version = env!("CARGO_PKG_VERSION"),
-        peers = config.peer_addr.map_or_else(
-            || "none are taken: this host alone is the cell".to_owned(),
-            |addr| format!("at {addr}, told as {}", config.share_peer_addr.as_deref().unwrap_or("the same"))
-        ),
+        peers = match (config.peer_addr, peer) {
+            (None, _) => "none are taken: this host alone is the cell".to_owned(),
+            (Some(addr), told) => format!(
+                "at {addr}, told as {}{}",
+                told.unwrap_or("the same"),
+                if config.peer_tls.is_some() { ", with TLS" } else { "" }
+            ),
+        },
         solo = if config.solo { ", solo" } else { "" },
         host = identity.host,
         cell = identity.cell,
@@ -260,12 +271,13 @@ fn welcome(dir: &Path, identity: Identity, config: &CheckedConfig, addrs: &Addre
 struct ReadyFile(Option<PathBuf>);
 
 impl ReadyFile {
-    fn write(path: Option<PathBuf>, addrs: &Addresses) -> Result<ReadyFile, Trouble> {
+    fn write(path: Option<PathBuf>, addrs: &Addresses, peer: Option<&str>) -> Result<ReadyFile, Trouble> {
         let Some(path) = path else { return Ok(ReadyFile(None)) };
         let text = serde_json::json!({
             "pid": std::process::id(),
             "http": addrs.http.to_string(),
             "admin": addrs.admin.to_string(),
+            "peer": peer,
         });
         let mut draft = path.clone().into_os_string();
         draft.push(".new");
@@ -325,11 +337,19 @@ fn cannot_open(dir: &Path, error: &OpenError) -> Trouble {
         OpenError::Drives(DrivesError::Engine(e)) | OpenError::Rows(RowsError::Engine(e)) => engine_exit(e),
         error if error.is_damage() => Exit::Damaged,
         OpenError::Catalog(OpenCatalogError::File(FileError::Newer { .. })) => Exit::WrongDirectory,
-        OpenError::NotSolo { .. } => Exit::Config,
+        OpenError::NotSolo { .. }
+        | OpenError::ShareAddr { .. }
+        | OpenError::Transport(StartError::Tls(_)) => Exit::Config,
         _ => Exit::Failed,
     };
     let trouble = Trouble::new(exit, format!("cannot open {}", dir.display())).because_of(error);
     let dir = dir.display();
+    if let OpenError::Transport(error) = error {
+        return trouble.next(match error {
+            StartError::Tls(_) => "skein cert peer HOST makes a certificate that names its host",
+            _ => "stop the process that has the address, or name another: --peer-addr :6279",
+        });
+    }
     match exit {
         Exit::Damaged => trouble.next(format!(
             "skein doctor {dir} lists all damage; nothing was served from it: restore a backup"

@@ -133,3 +133,16 @@ fn the_documented_file_is_the_defaults_and_names_every_setting() {
         assert!(text.contains(&format!("{name} = ")), "{name} is not in docs/skein.toml");
     }
 }
+
+#[test]
+fn certificates_for_peers_come_whole_or_not_at_all() {
+    let three = "peer_tls_ca = 'a'\npeer_tls_cert = 'b'\npeer_tls_key = 'c'\n";
+    let checked = file(three).unwrap().check(MACHINE).unwrap();
+    let files = TlsFiles { ca: "a".into(), cert: "b".into(), key: "c".into() };
+    assert_eq!(checked.peer_tls, Some(files));
+    let text = message(file("peer_tls_cert = 'b'\n").unwrap().check(MACHINE));
+    assert!(text.contains("peer_tls_ca") && text.contains("skein cert"), "{text}");
+    let settings = Settings { peer_tls_key: Some("d".into()), ..Settings::default() };
+    let overlaid = file(three).unwrap().overlay(&settings).check(MACHINE).unwrap();
+    assert_eq!(overlaid.peer_tls.unwrap().key, PathBuf::from("d"));
+}

@@ -70,6 +70,8 @@ pub struct Server {
     pub http: String,
     /// Address of the admin port.
     pub admin: String,
+    /// Where it takes connections of peers; empty for nowhere.
+    pub peer: String,
 }
 
 impl Server {

@@ -100,6 +100,8 @@ impl Starting {
                 Ok(Server {
                     http: address("http"),
                     admin: address("admin"),
+                    // Null where a server takes no peers.
+                    peer: addresses["peer"].as_str().unwrap_or_default().to_owned(),
                     process: self.process,
                     lines: Mutex::new(self.lines),
                     complaints: self.complaints,

@@ -22,7 +22,11 @@ impl From<CatalogError> for Box<Problem> {
                 format!("{said}. Nothing changed. Try again, or read with ?local=true where that is enough."),
             )
             .retry_after(ELECTION),
-            CatalogError::NoFounder { .. } | CatalogError::BeingFounded { .. } => {
+            // Its text names the host that is missing.
+            CatalogError::NoFounder { .. } => {
+                Problem::new(Kind::AtlasUnsupported, format!("{said}. Nothing changed."))
+            }
+            CatalogError::BeingFounded { .. } => {
                 Problem::new(Kind::NoLeader, format!("{said}. Nothing changed.")).retry_after(ELECTION)
             }
             CatalogError::Unknown { .. } => Problem::new(

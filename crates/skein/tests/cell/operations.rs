@@ -118,8 +118,8 @@ fn the_catalog_is_one_store_whichever_peer_is_asked() {
         assert_eq!(read.said("catalog-read"), "linearizable");
     }
     let number = version.trim_matches('"').to_owned();
+    let watch = format!("/catalog/app%2Fcolour?watch={number}&timeout=60s");
     let changed = std::thread::scope(|scope| {
-        let watch = format!("/catalog/app%2Fcolour?watch={number}&timeout=60s");
         let watching = scope.spawn(|| third.get(&watch));
         let changed = put(&first, &[("If-Match", &version)], r#""green""#);
         assert_eq!(changed.status, 200, "{changed:?}");

@@ -3,6 +3,10 @@
 use crate::peers::{FIRST, Ground, SECOND, settled, wait_for_atlas};
 use crate::support::{run, said, within};
 
+fn words(flags: &[String; 6]) -> Vec<&str> {
+    flags.iter().map(String::as_str).collect()
+}
+
 #[test]
 fn peers_with_certificates_talk_and_one_without_is_not_let_in() {
     let ground = Ground::new();
@@ -29,7 +33,6 @@ fn peers_with_certificates_talk_and_one_without_is_not_let_in() {
             key,
         ]
     };
-    let words = |flags: &[String; 6]| flags.each_ref().map(String::as_str).to_vec();
     let own = flags(FIRST);
     let first = ground.start_with(FIRST, None, &words(&own));
     first.put_atlas(&[&[FIRST]]);

@@ -42,6 +42,9 @@ pub(crate) async fn lead(cell: Weak<Inner>, mut stopping: watch::Receiver<bool>)
             async move { inner.duty(group, &cohort, wish).await }
         });
         futures_util::future::join_all(duties).await;
+        if inner.gossip().is_draining() {
+            inner.hand_over_catalog().await;
+        }
     }
 }
 
@@ -67,15 +70,21 @@ pub(crate) async fn spread(cell: Weak<Inner>, mut stopping: watch::Receiver<bool
 }
 
 impl Inner {
-    /// Who should lead each cohort, in the atlas's order.
-    pub(crate) fn preferred(&self) -> Vec<Option<HostId>> {
+    /// Who wants to lead nothing.
+    fn draining(&self) -> BTreeSet<HostId> {
         let view = self.gossip().look();
         let mut draining: BTreeSet<HostId> =
             view.peers.iter().filter(|(_, it)| it.draining).map(|(host, _)| *host).collect();
         if self.gossip().is_draining() {
             draining.insert(self.me().host);
         }
-        let avoided = view.unwell.keys().copied().collect();
+        draining
+    }
+
+    /// Who should lead each cohort, in the atlas's order.
+    pub(crate) fn preferred(&self) -> Vec<Option<HostId>> {
+        let draining = self.draining();
+        let avoided = self.gossip().look().unwell.keys().copied().collect();
         preferred_leaders(&self.state().atlas, &draining, &avoided)
     }
 
@@ -146,17 +155,24 @@ impl Inner {
                 tracing::debug!(%error, to = %heir.host, "hand over a cohort before stopping");
             }
         });
-        let catalog = async {
-            let status = self.catalog().group().status();
-            let heir = status.leading.then(|| best(&status, self.me())).flatten();
-            if let Some(heir) = heir
-                && let Err(error) = self.catalog().group().transfer(heir.store).await
-            {
-                tracing::debug!(%error, to = %heir.host, "hand over the catalog before stopping");
-            }
-        };
+        let catalog = self.hand_over_catalog();
         let all = async { tokio::join!(futures_util::future::join_all(handovers), catalog) };
         let _ = tokio::time::timeout(within, all).await;
+    }
+
+    /// Hands over the catalog, if this peer leads it, to the best of those that want to lead and can.
+    async fn hand_over_catalog(&self) {
+        let mut status = self.catalog().group().status();
+        if !status.leading {
+            return;
+        }
+        let draining = self.draining();
+        status.members.retain(|member| !draining.contains(&member.replica.host));
+        if let Some(heir) = best(&status, self.me())
+            && let Err(error) = self.catalog().group().transfer(heir.store).await
+        {
+            tracing::debug!(%error, to = %heir.host, "hand over the catalog; tried again while draining");
+        }
     }
 
     /// Tells others of the newest catalog known here, fetches a newer one that others told of, and joins it.

@@ -141,10 +141,13 @@ impl Cell {
     pub fn flock_status(&self) -> CatalogStatus {
         let info = self.inner.catalog.info();
         let peers = self.peers();
+        let group = self.inner.catalog.group().status();
         let member = |host: HostId| {
             let peer = peers.iter().find(|peer| peer.host == host);
+            let votes = group.members.iter().any(|it| it.voter && it.replica.host == host);
             CatalogMember {
                 host,
+                votes: (!group.members.is_empty()).then_some(votes),
                 peer_addr: peer.and_then(|it| it.peer_addr.clone()),
                 http_addr: peer.and_then(|it| it.http_addr.clone()),
             }

@@ -161,6 +161,8 @@ pub struct CatalogStatus {
 pub struct CatalogMember {
     /// Which peer.
     pub host: HostId,
+    /// Whether it has a vote already; `None` where this peer, being no member, does not know.
+    pub votes: Option<bool>,
     /// Where it takes connections of peers.
     pub peer_addr: Option<String>,
     /// Where it serves HTTP.

@@ -83,7 +83,7 @@ impl FlockBody {
     /// A number for everything in it but the catalog's commit index and version, which move while nothing else does.
     fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        let members = self.catalog.members.iter().map(|m| (&m.host, &m.peer_addr, &m.http_addr));
+        let members = self.catalog.members.iter().map(|m| (&m.host, m.votes, &m.peer_addr, &m.http_addr));
         (&self.cell, self.atlas_version, self.catalog.term, &self.catalog.leader).hash(&mut hasher);
         members.collect::<Vec<_>>().hash(&mut hasher);
         (&self.cohorts, &self.peers).hash(&mut hasher);
@@ -119,7 +119,12 @@ mod tests {
     use crate::status::MemberBody;
 
     fn body() -> FlockBody {
-        let member = MemberBody { host: "0x1".into(), peer_addr: None, http_addr: Some("a:1".into()) };
+        let member = MemberBody {
+            host: "0x1".into(),
+            votes: Some(true),
+            peer_addr: None,
+            http_addr: Some("a:1".into()),
+        };
         FlockBody {
             cell: "0xC".into(),
             atlas_version: 3,

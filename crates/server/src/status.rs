@@ -149,6 +149,8 @@ pub struct CatalogBody {
 pub struct MemberBody {
     /// Which peer.
     pub host: String,
+    /// Whether it has a vote already; absent where the answering peer does not know.
+    pub votes: Option<bool>,
     /// Where it takes connections of peers.
     pub peer_addr: Option<String>,
     /// Where it serves HTTP.
@@ -258,6 +260,7 @@ impl From<CatalogStatus> for CatalogBody {
             members: members
                 .map(|member| MemberBody {
                     host: text(member.host),
+                    votes: member.votes,
                     peer_addr: member.peer_addr,
                     http_addr: member.http_addr,
                 })

@@ -22,6 +22,8 @@ use tokio::time::{Instant, timeout_at};
 const PROMISE: Duration = Duration::from_secs(10);
 /// How long everybody is waited for.
 const ASK_FOR: Duration = Duration::from_secs(2);
+/// How long the hosts of the first atlas are looked for before they are called unknown.
+const FIND_FOR: Duration = Duration::from_secs(3);
 /// The group of one elects itself at once; this is for its disk.
 const ELECT_FOR: Duration = Duration::from_secs(10);
 
@@ -147,8 +149,17 @@ impl Inner {
         if let Some(expected) = if_version.filter(|version| *version != 0) {
             return Err(Refusal::Stale { subject: super::Subject::Atlas, current: 0, expected }.into());
         }
+        let settled = deadline.min(Instant::now() + FIND_FOR);
+        let wanted: BTreeSet<HostId> = cohorts.iter().flat_map(Cohort::hosts).collect();
         let members = loop {
-            match self.ask_everybody(deadline).await? {
+            match self.ask_everybody(&wanted, deadline).await? {
+                // Peers that have just been started find each other within moments; a wrong ID is told a little later.
+                Asked::Free(members)
+                    if Instant::now() < settled && wanted.iter().any(|host| !members.contains_key(host)) =>
+                {
+                    self.release_everybody();
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
                 Asked::Free(members) => break members,
                 Asked::Founded => {
                     drop(busy);
@@ -249,14 +260,21 @@ impl Inner {
         Ok(())
     }
 
-    async fn ask_everybody(&self, deadline: Instant) -> Result<Asked, CatalogError> {
+    /// Asks whoever is connected, and the hosts of the wanted cohorts: gossip may have told of those without a connection to
+    /// them yet.
+    async fn ask_everybody(
+        &self,
+        wanted: &BTreeSet<HostId>,
+        deadline: Instant,
+    ) -> Result<Asked, CatalogError> {
         let promised_to = self.founding.promise(self.me.host);
         if promised_to != self.me.host {
             return Ok(Asked::Busy(promised_to));
         }
         let began = Instant::now();
         let patience = deadline.min(began + ASK_FOR);
-        let hosts: BTreeSet<HostId> = self.link.reachable().into_iter().collect();
+        let mut hosts: BTreeSet<HostId> = self.link.reachable().into_iter().collect();
+        hosts.extend(wanted);
         let others: Vec<HostId> = hosts.into_iter().filter(|host| *host != self.me.host).collect();
         let ask = Ask::Promise { founder: self.me.host };
         let asks = others.iter().map(|host| self.ask(*host, ask.clone(), patience));

@@ -137,7 +137,9 @@ fn the_catalog_is_one_store_whichever_peer_is_asked() {
     let flock = within(|| {
         let flock = second.get("/flock");
         let body = flock.json();
-        (body["catalog"]["leader"].is_string()
+        let members = body["catalog"]["members"].as_array()?.clone();
+        (members.iter().all(|member| member["votes"] == true)
+            && body["catalog"]["leader"].is_string()
             && body["cohorts"][0]["leader"].is_string()
             && body["peers"].as_array().unwrap().len() == 3)
             .then_some(flock)

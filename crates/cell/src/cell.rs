@@ -233,11 +233,7 @@ impl Cell {
     /// known.
     ///
     /// Errors: the catalog's; nothing changed but after [`CatalogError::Unknown`].
-    pub async fn forget(
-        &self,
-        host: HostId,
-        deadline: Instant,
-    ) -> Result<bool, CatalogError> {
+    pub async fn forget(&self, host: HostId, deadline: Instant) -> Result<bool, CatalogError> {
         let outcome = self.inner.catalog.change(Command::Forget { host }, deadline).await?;
         self.catch_up(outcome, deadline).await;
         Ok(outcome.changed)

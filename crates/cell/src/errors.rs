@@ -33,6 +33,12 @@ pub enum PutAtlasError {
         /// Version asked for.
         expected: u64,
     },
+    /// The cell cannot begin with this atlas. Nothing changed.
+    #[error("{detail}")]
+    Unsupported {
+        /// Why, and what to do.
+        detail: String,
+    },
     /// The catalog was not changed, or nobody knows whether it was.
     #[error(transparent)]
     Catalog(CatalogError),

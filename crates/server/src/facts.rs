@@ -68,6 +68,9 @@ pub(crate) async fn put_atlas(state: &State, headers: &RequestHeaders<'_>, body:
             Err(Problem::new(Kind::InvalidAtlas, format!("{why} Nothing changed.")))
         }
         Err(PutAtlasError::Stale { current, .. }) => Err(atlas_stale(current)),
+        Err(PutAtlasError::Unsupported { detail }) => {
+            Err(Problem::new(Kind::AtlasUnsupported, format!("{detail} Nothing changed.")))
+        }
         Err(PutAtlasError::Catalog(error)) => Err(error.into()),
         Err(other) => Err(Problem::new(Kind::Internal, other.to_string())),
     }

@@ -27,7 +27,7 @@ pub enum Command {
     Init(InitArgs),
     /// Serve a directory over HTTP until SIGTERM or SIGINT.
     #[command(after_help = SERVE_HELP)]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Load JSON Lines or CSV into a table of a running server.
     #[command(after_help = IMPORT_HELP)]
     Import(ImportArgs),

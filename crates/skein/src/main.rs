@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse_from(args::modern_spelling(std::env::args_os()));
     let outcome = match cli.command {
         Command::Init(args) => init::run(&args),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Import(args) => small_runtime().and_then(|runtime| {
             let outcome = runtime.block_on(import::run(args));
             // A read of standard input that nothing will ever end must not keep us.

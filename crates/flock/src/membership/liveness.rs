@@ -69,6 +69,9 @@ impl Membership {
         if let Some(neighbour) = self.take_down(link, why, step) {
             self.book.doubt(neighbour.peer.addr);
             self.refill.died(step.now);
+            if self.refill.disaster() {
+                self.call_after_disaster(step);
+            }
             self.shuffle_sooner(step);
         }
     }

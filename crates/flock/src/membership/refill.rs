@@ -20,6 +20,9 @@ const JOINS_MAX: usize = 4;
 /// Deaths within this time of each other are one disaster.
 const DISASTER: Duration = Duration::from_secs(2);
 
+/// Deaths that make a disaster.
+const DISASTER_DEATHS: u8 = 3;
+
 /// The state of the search for links.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Refill {
@@ -53,6 +56,11 @@ enum By {
 impl Refill {
     pub(super) fn due(&self) -> Option<Time> {
         self.at
+    }
+
+    /// Whether so many neighbours died together that it cannot be chance.
+    pub(super) fn disaster(&self) -> bool {
+        self.deaths >= DISASTER_DEATHS
     }
 
     /// Whether somebody was asked to let us in, and its walks may still be under way.

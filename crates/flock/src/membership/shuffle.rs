@@ -13,6 +13,9 @@ const TRIES: u32 = 8;
 /// Answers to offers that are waited for at most; some never come.
 const RETURNS_MAX: u8 = 8;
 
+/// Contacts called together after many deaths.
+const CALLED: u16 = 8;
+
 /// Shuffles at the quick pace after a neighbour's death.
 const HURRIED: u8 = 3;
 
@@ -33,6 +36,8 @@ pub(super) struct Shuffling {
     open: bool,
     /// Answers due to us from those whose shuffles ended here.
     returns: u8,
+    /// Contacts still to be called after many deaths.
+    calls: u16,
     /// How often we shall still move, because nobody around us had found a place when we came.
     moves: u8,
 }
@@ -101,6 +106,9 @@ impl Membership {
         if origin == step.me.addr {
             return Ok(());
         }
+        // Everybody on the way learns of the origin. A random walk comes to all equally often, so that in the end all
+        // are known to equally many, whoever joined when and through whom.
+        self.hear_of(origin, step);
         let mut back = LinkSet::default();
         back.insert(link);
         self.links.find_addr(origin).into_iter().for_each(|link| back.insert(link));
@@ -111,7 +119,6 @@ impl Membership {
         }
         let known = self.book.sample(usize::from(count), step.rng);
         self.shuffle.returns = self.shuffle.returns.saturating_add(1).min(RETURNS_MAX);
-        self.hear_of(origin, step);
         self.send(origin, &Message::Offer { known }, step);
         Ok(())
     }
@@ -157,11 +164,45 @@ impl Membership {
         self.shuffle.barren = if fruitful { 0 } else { self.shuffle.barren.saturating_add(1) };
     }
 
+    /// Several neighbours died at once, so most of all peers may have: once we have links ourselves, we shall call everybody
+    /// we know, for some may know nobody who lives.
+    pub(super) fn call_after_disaster(&mut self, step: &mut Step<'_>) {
+        if self.shuffle.calls == 0 {
+            self.shuffle.calls = self.book.trusted() as u16;
+            let soon = self.config.dial_wait * 4;
+            self.shuffle.mend_at = self.shuffle.mend_at.min(step.now + soon);
+        }
+    }
+
+    /// Calls some: whoever lacks links takes a sign of life from a stranger for an offer of one, others decline.
+    fn call_survivors(&mut self, step: &mut Step<'_>) {
+        self.shuffle.mend_at = step.now + self.config.dial_wait.mul_f64(step.rng.random_range(0.75..1.25));
+        if self.links.len() < self.config.active {
+            return;
+        }
+        for _ in 0..CALLED.min(self.shuffle.calls) {
+            self.shuffle.calls -= 1;
+            let Some(addr) = self.book.draw(step.rng) else {
+                self.shuffle.calls = 0;
+                return;
+            };
+            if self.links.find_addr(addr).is_some() {
+                self.book.trust(addr);
+            } else {
+                self.send(addr, &Message::Beat, step);
+            }
+        }
+        self.expect(1, step.now);
+    }
+
     /// Gives a doubtful contact another chance; if it lives, we move closer to it. Where many are doubtful, others
     /// are tried too: they may be on the far side of what happened. And moves to any contact while moves are left.
     pub(super) fn mend_if_due(&mut self, step: &mut Step<'_>) {
         if self.shuffle.mend_at > step.now {
             return;
+        }
+        if self.shuffle.calls > 0 {
+            return self.call_survivors(step);
         }
         self.shuffle.mend_at = step.now + self.config.mend_wait.mul_f64(step.rng.random_range(0.75..1.25));
         // Where all fit into a passive view, any overlay is as good as another.

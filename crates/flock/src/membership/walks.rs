@@ -162,8 +162,11 @@ impl Membership {
         leaves: bool,
         step: &mut Step<'_>,
     ) -> Result<(), Refused> {
-        let neighbour =
-            link.and_then(|link| self.take_down(link, Down::Dropped, step)).ok_or(Refused::Stale)?;
+        let Some(neighbour) = link.and_then(|link| self.take_down(link, Down::Dropped, step)) else {
+            // It declines a link that we offered, and so it lives.
+            self.book.trust(from.addr);
+            return Err(Refused::Stale);
+        };
         step.out.effects.push(Effect::Close { to: from.addr });
         if leaves {
             self.book.forget(neighbour.peer.addr);

@@ -45,7 +45,8 @@ pub struct Nemesis<S> {
     down: BTreeSet<usize>,
     /// The hosts of each cohort that were last asked for.
     aim: Vec<BTreeSet<usize>>,
-    wiped: bool,
+    /// The machine that lost its disk, if one did.
+    wiped: Option<usize>,
     /// Kinds that have not been chosen yet: each should happen once at least.
     fresh: Vec<Fault>,
 }
@@ -65,7 +66,7 @@ impl<S: System> Nemesis<S> {
             count: 0,
             down: BTreeSet::new(),
             aim,
-            wiped: false,
+            wiped: None,
             fresh,
         }
     }
@@ -117,6 +118,13 @@ impl<S: System> Nemesis<S> {
         }
         for index in 0..self.shared.plan.peers {
             self.order(index, Order::Drain(false));
+        }
+        // Whoever was asked to forget a host may have died over it.
+        if let Some(index) = self.wiped {
+            let host = self.shared.machines.borrow()[index].host;
+            if !self.shared.forgotten.borrow().contains(&host) {
+                self.order((index + 1) % self.shared.plan.peers, Order::Forget(host));
+            }
         }
     }
 
@@ -318,10 +326,11 @@ impl<S: System> Nemesis<S> {
         let atlas = self.shared.atlas.borrow().clone();
         let host = self.shared.machines.borrow()[victim].host;
         let copies = atlas.cohorts.iter().all(|c| !c.origin().contains(&host) || 3 <= c.origin().len());
-        if self.wiped || atlas.is_empty() || !atlas.is_settled() || !copies || !self.down.is_empty() {
+        if self.wiped.is_some() || atlas.is_empty() || !atlas.is_settled() || !copies || !self.down.is_empty()
+        {
             return false;
         }
-        self.wiped = true;
+        self.wiped = Some(victim);
         self.stop(sim, victim, true);
         self.shared.machines.borrow_mut()[victim].be_wiped();
         let after = self.luck.between(500, 3000);

@@ -134,6 +134,9 @@ impl Plan {
         if faults.is_empty() {
             faults.push(Fault::LeaderLoss);
         }
+        let chaos_millis = luck.between(20, 40) * 1000;
+        // So that each kind has its turn, and some have more.
+        let pause_max = chaos_millis / (2 * faults.len() as u64 + 2);
         Plan {
             seed,
             peers,
@@ -141,9 +144,9 @@ impl Plan {
             clients: luck.between(1, 3) as usize,
             keys: luck.between(20, 300),
             think_millis: luck.between(40, 200),
-            chaos_millis: luck.between(20, 40) * 1000,
+            chaos_millis,
             latency_millis: luck.between(1, 12),
-            pause_millis: luck.between(500, 4000),
+            pause_millis: luck.between(pause_max / 3, pause_max),
             faults,
             tick_millis: luck.between(2, 4),
             heal_millis: 180_000,

@@ -40,8 +40,8 @@ pub enum Order {
     Finale,
 }
 
-/// What one client saw of the catalog's keys.
-pub type KeyCalls = BTreeMap<String, Vec<linear::Call>>;
+/// What clients saw of the catalog's keys; `None` stands for a call that came to nothing.
+pub type KeyCalls = BTreeMap<String, Vec<Option<linear::Call>>>;
 
 /// A transaction that was sent, to be sent again.
 #[derive(Debug, Clone)]
@@ -101,6 +101,8 @@ pub struct Shared {
     pub atlases: RefCell<Vec<Option<Arc<Atlas>>>>,
     /// Digests of all replicas by peer, when the end has come.
     pub digests: RefCell<Vec<Option<Vec<super::system::Digest>>>>,
+    /// Hosts whose lost directory was forgotten as asked.
+    pub forgotten: RefCell<BTreeSet<HostId>>,
     /// Peers whose process ended by itself, to be started again.
     pub ended: RefCell<BTreeSet<usize>>,
     /// The first thing that may not happen and did.
@@ -132,6 +134,7 @@ impl Shared {
             atlas: RefCell::new(Arc::new(Atlas::empty())),
             atlases: RefCell::new(vec![None; plan.peers]),
             digests: RefCell::new(vec![None; plan.peers]),
+            forgotten: RefCell::default(),
             ended: RefCell::default(),
             broken: RefCell::default(),
             ending: RefCell::default(),

@@ -153,7 +153,7 @@ impl Peer for WholePeer {
         let targets = cohorts.iter().map(|hosts| Cohort::Settled { hosts: hosts.clone() }).collect();
         match Box::pin(self.cell.put_atlas(targets, None)).await {
             Ok(_) => Ok(()),
-            Err(PutAtlasError::Cell(error)) => Err(trouble(error)),
+            Err(PutAtlasError::Catalog(error)) => Err(catalog_trouble(error)),
             Err(error) => Err(Trouble::Nothing(error.to_string())),
         }
     }

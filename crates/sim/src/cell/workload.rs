@@ -306,9 +306,13 @@ impl<P: Peer> Client<P> {
         let (answered, action) = match known {
             Some(expected) if !self.luck.one_in(3) => {
                 let value = Bytes::from(format!("{:x}.{}", self.number, self.luck.draw()));
+                // Written down before it is sent: should this process die now, it may have been done all the same. What
+                // version it then made is found out from those who see it.
+                let lost = Action::WriteIf { expected, result: Ok(0) };
+                let place = self
+                    .add_key_call(&key, linear::Call { invoked, answered: u64::MAX, action: lost.clone() });
                 let answer = self.peer.put_key(&key, expected, value, deadline).await;
-                let answered = self.shared.answered();
-                match answer {
+                let (answered, action) = match answer {
                     Ok(KeyAnswer::Written(version)) => {
                         self.shared.count("catalog keys written");
                         self.keys.insert(key.clone(), version);
@@ -316,21 +320,28 @@ impl<P: Peer> Client<P> {
                             0 => Action::Create(Some(version)),
                             _ => Action::WriteIf { expected, result: Ok(version) },
                         };
-                        (answered, action)
+                        (self.shared.answered(), Some(action))
                     }
                     Ok(KeyAnswer::Is(version)) => {
                         self.shared.count("catalog keys found changed");
                         self.keys.insert(key.clone(), version);
-                        (answered, Action::Read(Version { time: version, live: version != 0 }))
+                        let found = Version { time: version, live: version != 0 };
+                        (self.shared.answered(), Some(Action::Read(found)))
                     }
-                    Err(Trouble::Nothing(_)) => return,
-                    Err(trouble) => {
-                        self.trouble(trouble);
-                        self.keys.remove(&key);
-                        // What version it made, if it did, is found out from those who see it.
-                        (u64::MAX, Action::WriteIf { expected, result: Ok(0) })
-                    }
+                    Err(trouble) => match self.trouble(trouble) {
+                        Answer::Nothing(_) => (self.shared.answered(), None),
+                        _ => {
+                            self.keys.remove(&key);
+                            (u64::MAX, Some(lost))
+                        }
+                    },
+                };
+                self.shared.trace.say(|| format!("client {:x}: {key} put: {action:?}", self.number));
+                let mut keys = self.shared.keys.borrow_mut();
+                if let Some(call) = keys.get_mut(&key).and_then(|calls| calls.get_mut(place)) {
+                    *call = action.map(|action| linear::Call { invoked, answered, action });
                 }
+                return;
             }
             _ => match self.peer.get_key(&key, deadline).await {
                 Ok((version, _)) => {
@@ -344,9 +355,16 @@ impl<P: Peer> Client<P> {
                 }
             },
         };
-        self.shared.trace.say(|| format!("client {:x}: {key}: {action:?}", self.number));
-        let call = linear::Call { invoked, answered, action };
-        self.shared.keys.borrow_mut().entry(key).or_default().push(call);
+        self.shared.trace.say(|| format!("client {:x}: {key} read: {action:?}", self.number));
+        self.add_key_call(&key, linear::Call { invoked, answered, action });
+    }
+
+    /// Writes a call down, and where.
+    fn add_key_call(&self, key: &str, call: linear::Call) -> usize {
+        let mut keys = self.shared.keys.borrow_mut();
+        let calls = keys.entry(key.to_owned()).or_default();
+        calls.push(Some(call));
+        calls.len() - 1
     }
 }
 
@@ -380,7 +398,7 @@ pub fn check_keys(keys: &super::shared::KeyCalls) -> Result<(), String> {
     for (key, calls) in keys {
         let mut lost: Vec<&linear::Call> = Vec::new();
         let mut known: Vec<linear::Call> = Vec::new();
-        for call in calls {
+        for call in calls.iter().flatten() {
             match call.action {
                 Action::WriteIf { result: Ok(0), .. } => lost.push(call),
                 _ => known.push(call.clone()),

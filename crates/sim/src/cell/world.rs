@@ -233,7 +233,12 @@ async fn administrate<P: Peer>(shared: Rc<Shared>, peer: Rc<P>, index: usize) ->
                 Order::Finale => Ok(()),
             };
             let why = match done {
-                Ok(()) => break shared.count("orders carried out"),
+                Ok(()) => {
+                    if let Order::Forget(host) = &order {
+                        shared.forgotten.borrow_mut().insert(*host);
+                    }
+                    break shared.count("orders carried out");
+                }
                 Err(Trouble::Broken(why)) => break shared.break_with(why),
                 Err(Trouble::Nothing(why) | Trouble::Unknown(why)) => why,
             };

@@ -136,7 +136,14 @@ impl Gossip {
             let mut memory = Memory::load(&*disk)?;
             // Later than every earlier run, also when the directory is new and the host is not.
             memory.incarnation = (memory.incarnation + 1).max(wall / 1000);
-            memory.store(&*disk)?;
+            match memory.store(&*disk) {
+                // A full disk must not keep a peer from answering reads. The wall clock makes the next run's incarnation
+                // later all the same, unless it is set back meanwhile.
+                Err(error) if error.is_full() => {
+                    tracing::warn!(%error, "note that this run began; done again when there is room");
+                }
+                stored => stored?,
+            }
             Ok(memory)
         };
         let memory = match blocking(begin).await {

@@ -20,6 +20,7 @@ mod merge;
 mod opening;
 mod options;
 mod overview;
+mod relief;
 mod router;
 mod routing;
 mod services;

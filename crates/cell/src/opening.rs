@@ -10,7 +10,7 @@ use crate::options::{CellOptions, OpenError};
 use crate::router::{Router, Routes};
 use crate::services::CellServices;
 use crate::space::Space;
-use crate::{duties, groups, horizons};
+use crate::{duties, groups, horizons, relief};
 use skein_cohort::group::GroupOptions;
 use skein_cohort::peers::Replica;
 use skein_flock::Peer;
@@ -99,6 +99,7 @@ impl Cell {
         let mut tasks = vec![
             tokio::spawn(groups::look_after(weak(), stopping())),
             tokio::spawn(duties::lead(weak(), stopping())),
+            tokio::spawn(relief::look_after(weak(), stopping())),
             tokio::spawn(horizons::look_after(weak(), interval, stopping())),
         ];
         if let Some(gossip) = gossip {
@@ -211,7 +212,12 @@ async fn open_catalog(
     let looked = files.clone();
     let names = blocking(move || looked.list()).await.map_err(std::io::Error::from).flatten();
     let names = names.map_err(|source| OpenError::Io { verb: "list", path: options.dir.clone(), source })?;
-    let known = names.iter().any(|name| name == file::REPLICA || name == file::LEARNED);
+    // Entries that the log let go are in the file only.
+    let has = |wanted: &str| names.iter().any(|name| name == wanted);
+    if log.group(GroupId::CATALOG.0).state().purged.is_some() && !has(file::REPLICA) {
+        return Err(OpenError::CatalogGone { file: files.describe(file::REPLICA) });
+    }
+    let known = has(file::REPLICA) || has(file::LEARNED);
     if used && !known && !log.groups().contains(&GroupId::CATALOG.0) {
         return Err(OpenError::CatalogGone { file: files.describe(file::REPLICA) });
     }

@@ -163,8 +163,9 @@ pub enum OpenError {
     /// The catalog.
     #[error(transparent)]
     Catalog(#[from] OpenCatalogError),
-    /// The catalog's file is missing, and the log holds entries of a cohort that it named.
-    #[error("{file} is damaged: it is missing, and the log holds entries of a cohort that it named")]
+    /// The catalog's file is missing, and the log holds entries that rest on it: of the catalog itself, or of a cohort that it
+    /// named.
+    #[error("{file} is damaged: it is missing, and the log holds entries that rest on it")]
     CatalogGone {
         /// Where it should be.
         file: String,

@@ -112,10 +112,10 @@ impl Router {
                 let again = again();
                 async move {
                     if host == self.me {
-                        self.ask_here(place.group, want, again, until).await
+                        self.ask_here(place, want, again, until).await
                     } else {
                         metrics::counter!("skein_forwards_total").increment(1);
-                        self.ask_there(host, place.group, want, until).await
+                        self.ask_there(host, place, want, until).await
                     }
                 }
             })
@@ -126,23 +126,36 @@ impl Router {
             })
     }
 
-    async fn ask_here(&self, group: GroupId, want: Want, again: bool, deadline: Instant) -> Attempt<Told> {
-        let Some(cohort) = self.replica(group) else { return Attempt::Elsewhere(None) };
+    async fn ask_here(&self, place: &Place, want: Want, again: bool, deadline: Instant) -> Attempt<Told> {
+        let Some(cohort) = self.replica(place.group) else { return Attempt::Elsewhere(None) };
         match carry_out(&cohort, want, again, deadline).await {
             Ok(told) => Attempt::Done(told),
+            // Where nobody else has a vote, nobody else has a better answer.
+            Err(error) if place.hosts == [self.me] => match error {
+                CohortError::NotLeader { .. } => cohort
+                    .failure()
+                    .map_or(Attempt::Elsewhere(None), |failure| Attempt::Final(failure.into())),
+                error => Attempt::Final(error.into()),
+            },
             Err(error) => attempt(error.into(), self.me),
         }
     }
 
-    async fn ask_there(&self, host: HostId, group: GroupId, want: Want, deadline: Instant) -> Attempt<Told> {
+    async fn ask_there(&self, host: HostId, place: &Place, want: Want, deadline: Instant) -> Attempt<Told> {
         let patience = deadline.saturating_duration_since(Instant::now());
-        let body = match wire::encode(&Ask { group, patience, want }) {
+        let body = match wire::encode(&Ask { group: place.group, patience, want }) {
             Ok(body) => body,
             Err(error) => return Attempt::NotDone(error.to_string()),
         };
         match self.link.request(host, service::ROWS, body, deadline).await {
             Ok(answer) => match wire::decode::<Result<Told, Refused>>("answer about rows", &answer) {
                 Ok(Ok(told)) => Attempt::Done(told),
+                // Where nobody else has a vote, nobody will go on without it.
+                Ok(Err(refused @ (Refused::Damaged(_) | Refused::DiskFailed(_))))
+                    if place.hosts.len() == 1 =>
+                {
+                    Attempt::Final(refused.into_cell_error(None))
+                }
                 Ok(Err(refused)) => attempt(refused, host),
                 Err(error) => Attempt::Unsure(format!("the answer of {host} is {error}")),
             },

@@ -44,6 +44,18 @@ pub(crate) enum SmallFileError {
     },
 }
 
+impl SmallFileError {
+    /// Whether freeing room on the drive would help.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            SmallFileError::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            SmallFileError::Damaged { .. } | SmallFileError::Newer { .. } => false,
+        }
+    }
+}
+
 /// Puts a file in place of the one of that name, durably. Blocks. After an error the old one is still there, but for a failure
 /// to make the new name durable: then it is either.
 pub(crate) fn replace(disk: &dyn Disk, name: &str, format: u32, body: &[u8]) -> Result<(), SmallFileError> {

@@ -86,7 +86,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Trouble> {
         store.damage.dedup();
         log.damage.dedup();
     }
-    let catalog = check_catalog(dir, spans.is_some_and(|spans| !spans.is_empty()));
+    let catalog = check_catalog(dir, spans.unwrap_or_default());
     let mut exit = Exit::Done;
     let parts = [("identity", identity), ("catalog", catalog), ("log", log), ("store", store)];
     for (name, finding) in &parts {
@@ -126,8 +126,10 @@ fn print(name: &str, finding: &Finding) {
     }
 }
 
-/// `is_used` says that the log holds entries of a cohort, which a catalog named.
-fn check_catalog(dir: &Path, is_used: bool) -> Finding {
+/// `spans` says which entries the log holds, if it could be read.
+fn check_catalog(dir: &Path, spans: BTreeMap<GroupId, Span>) -> Finding {
+    let is_used = !spans.is_empty();
+    let span = spans.get(&GroupId::CATALOG).copied().unwrap_or_default();
     let files = match RealDisk::open(dir) {
         Ok(files) => files,
         Err(e) => return Finding::failed(&e, Exit::Failed),
@@ -139,12 +141,16 @@ fn check_catalog(dir: &Path, is_used: bool) -> Finding {
     };
     let mut notes = Vec::new();
     let mut newest = None;
+    let mut reached = 0;
     // A member's own replica of the catalog, and the newest that the peer learned from whomever.
     for name in [file::REPLICA, file::LEARNED] {
         let (atlas, schema_version, schema) = match file::read(&files, name) {
             Ok(None) => continue,
             Ok(Some(Found::OfOne(facts))) => (facts.atlas, facts.schema_version, facts.schema),
             Ok(Some(Found::Saved(saved))) => {
+                if name == file::REPLICA {
+                    reached = saved.position;
+                }
                 let state = &saved.content.state;
                 (state.atlas.clone(), state.schema_version, state.schema.clone())
             }
@@ -160,12 +166,15 @@ fn check_catalog(dir: &Path, is_used: bool) -> Finding {
         ));
     }
     notes.dedup();
+    let path = files.describe(file::REPLICA);
+    let lost = span.purged.filter(|purged| reached <= *purged).map(|purged| {
+        format!("{path}: it holds the first {reached} entries of the catalog's log, which begins after entry {purged}")
+    });
+    let damage: Vec<String> = lost.into_iter().chain(behind(GroupId::CATALOG, &span, reached)).collect();
     match newest {
+        _ if !damage.is_empty() => Finding { notes, damage, ..Finding::default() },
         None if is_used => Finding {
-            damage: vec![format!(
-                "{}: it is missing, and the log holds entries of a cohort that it named",
-                files.describe(file::REPLICA)
-            )],
+            damage: vec![format!("{path}: it is missing, and the log holds entries that rest on it")],
             ..Finding::default()
         },
         None => Finding::note("none yet"),

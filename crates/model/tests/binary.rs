@@ -1,5 +1,7 @@
 //! What peers send each other: every value comes back as it was, and what breaks a rule is refused.
 
+#![allow(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use skein_model::{

@@ -305,6 +305,12 @@ impl Flock {
             step.out.effects.push(Effect::Told(Told::Answered(answer)));
         }
         for changed in self.health.take_changes() {
+            // Whom so many cannot reach is dialled last, and not named to others. A link of ours that works stays.
+            if let health::State::Avoided { .. } = changed.state
+                && let Some(record) = self.facts.record(changed.host)
+            {
+                self.membership.avoid(record.addr);
+            }
             step.out.effects.push(Effect::Told(Told::Health(changed)));
         }
     }

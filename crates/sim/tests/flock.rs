@@ -1,6 +1,8 @@
 //! What a whole flock does, at a size that every run of the tests can bear. `flock-sim` asks the same of ten
 //! thousand.
 
+use skein_flock::health::Reach;
+use skein_flock::io::Input;
 use skein_sim::{Cluster, Death, Latency, Network, Node, World};
 use std::time::Duration;
 
@@ -43,6 +45,31 @@ fn one_seed_replays_to_the_same_bytes_and_another_does_not() {
     };
     assert_eq!(run(4), run(4));
     assert_ne!(run(4).0, run(5).0);
+}
+
+#[test]
+fn a_peer_that_many_cannot_reach_leaves_every_passive_view() {
+    let mut cluster: Cluster = Cluster::new(100, 6);
+    cluster.join_all().settle(60);
+    let gone = Node(17);
+    let peer = cluster.sim.get(gone).map(|peer| peer.flock.me()).unwrap();
+    for (node, _) in cluster.sim.live().map(|(node, peer)| (node, peer.flock.me())).collect::<Vec<_>>() {
+        cluster.say(node, 1, 8);
+    }
+    cluster.settle(10);
+    let holders = |cluster: &Cluster| {
+        let live = cluster.sim.live();
+        live.filter(|(_, p)| p.flock.membership().passive().any(|addr| addr == peer.addr)).count()
+    };
+    cluster.kill(gone, Death::Silent).settle(5);
+    let before = holders(&cluster);
+    assert!(5 < before, "{before}");
+    for at in (0..60).step_by(5).map(Node).filter(|node| *node != gone) {
+        let failed = Input::Report { host: peer.id, reach: Reach::Failed };
+        cluster.sim.act(at, |p, io| p.input(failed, io).unwrap());
+    }
+    cluster.settle(30);
+    assert_eq!(holders(&cluster), 0, "of {before}");
 }
 
 #[test]

@@ -126,6 +126,13 @@ impl Membership {
         }
     }
 
+    /// Enough peers say that nobody listens there: as if we had dialled in vain.
+    pub(crate) fn avoid(&mut self, addr: Addr) {
+        if self.links.find_addr(addr).is_none() {
+            self.book.doubt(addr);
+        }
+    }
+
     /// Whether every contact was just tried in vain; asking ends it.
     pub(crate) fn is_at_a_loss(&mut self) -> bool {
         std::mem::take(&mut self.refill.at_a_loss)

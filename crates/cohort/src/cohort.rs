@@ -392,7 +392,7 @@ impl Cohort {
     /// The next rows of a scan at a fixed time, `spec.window.until`, from a position on, and where to go on; `None` at
     /// the end. A chunk may be empty and still have a successor.
     ///
-    /// Remembers nothing but that the history at that time has to stay readable for [`KEPT_FOR`](crate::KEPT_FOR), so
+    /// Remembers nothing but that the history at that time has to stay readable for [`KEPT_FOR`], so
     /// that whoever leads the cohort next can go on with the scan. Runs on the blocking pool, so that a long scan holds
     /// up no write.
     ///

@@ -1,6 +1,6 @@
 //! Whether a leader may answer reads without asking: while a quorum has promised to vote for nobody else.
 //!
-//! A follower that hears from its leader refuses its vote for [`Timing::lease`] from then on; one that starts again refuses it
+//! A follower that hears from its leader refuses its vote for [`Timing::lease`](super::Timing::lease) from then on; one that starts again refuses it
 //! for as long, because it may have promised before. The leader counts from when it *sent* what a quorum answered, less a margin for
 //! clocks that run at different speeds, so its lease is over before theirs. Handing over lets a new leader be elected at once;
 //! that ends the lease beforehand, for the rest of the term: the message may arrive late.

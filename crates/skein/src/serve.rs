@@ -124,6 +124,7 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
     let mut options = CellOptions::new(args.dir.clone(), identity.host, identity.cell);
     let log_cache = (config.memory.write_buffer / 4).min(LOG_CACHE_BYTES_MAX);
     options.store = identity.store;
+    options.suspend_clock = Some(std::sync::Arc::new(suspended_for));
     options.solo = config.solo;
     options.peer_addr = config.peer_addr;
     options.share_peer_addr.clone_from(&config.share_peer_addr);
@@ -206,6 +207,18 @@ async fn watch_signals(mut stops: Stops, stopper: watch::Sender<bool>) {
 /// Waits until the channel says stop, or its sender is gone.
 async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// How long this machine has been asleep since it was booted, give or take microseconds: what the clock that counts
+/// sleep is ahead of the one that does not.
+fn suspended_for() -> Duration {
+    use rustix::time::{ClockId, Timespec, clock_gettime};
+    let since = |Timespec { tv_sec, tv_nsec }| {
+        Duration::new(u64::try_from(tv_sec).unwrap_or(0), u32::try_from(tv_nsec).unwrap_or(0))
+    };
+    // In this order, so that no time between the two readings is taken for sleep.
+    let with_sleep = since(clock_gettime(ClockId::Boottime));
+    with_sleep.saturating_sub(since(clock_gettime(ClockId::Monotonic)))
 }
 
 /// Gives port 0 a number now, because the cell tells it to others before the server binds it.

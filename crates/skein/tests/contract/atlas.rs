@@ -64,7 +64,11 @@ fn a_server_that_was_never_told_its_place_answers_504_and_how_to_tell_it() {
     assert_eq!(get("/atlas").json(), json!([{ "state": "settled", "hosts": [host] }]));
     assert_eq!(get("/health/ready").status, 200);
     assert_eq!(get("/peers").json()[0]["hostId"], *host);
-    let time = written(&ask(&server.http, "PUT", "/table/0x1?key=a", &[], b"1"));
+    // A write has 200 ms here, which the first one may need more than on a busy machine: a 504 says that it may yet happen.
+    let time = within(|| {
+        let reply = ask(&server.http, "PUT", "/table/0x1?key=a", &[], b"1");
+        (reply.status != 504).then(|| written(&reply))
+    });
     server.kill();
 
     // It remembers, without being told again.

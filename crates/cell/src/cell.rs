@@ -1,38 +1,29 @@
 //! The cell from the point of view of one of its peers: the handle that the rest of the program uses.
 
 use crate::api::*;
-use crate::catalog::{Catalog, CatalogError, CatalogState, Command};
-use crate::errors::{PutAtlasError, PutSchemaError};
+use crate::catalog::{Catalog, CatalogState};
 use crate::gossip::Gossip;
 use crate::groups::Groups;
 use crate::link::Link;
 use crate::luck::Luck;
-use crate::merge::{Merge, Source};
 use crate::options::CellOptions;
-use crate::router::{CohortRows, Router, Routes, attempt, unexpected};
+use crate::router::{Router, Routes, attempt, unexpected};
 use crate::routing::Attempt;
 use crate::space::Space;
 use crate::wire::{Refused, Told, Want};
 use bytes::Bytes;
 use skein_cohort::peers::Replica;
-use skein_cohort::{Cohort as CohortHandle, CohortError, Outcome, ScanOptions};
+use skein_cohort::{Cohort as CohortHandle, CohortError, Outcome};
 use skein_model::{
-    Atlas, CellId, Cohort, GroupId, HostId, HybridClock, Schema, Slice, TableId, Transaction, TxClock, TxId,
-    row_hash,
+    Atlas, CellId, GroupId, HostId, HybridClock, Schema, TableId, Transaction, TxClock, TxId, row_hash,
 };
-use skein_storage::blocking;
 use skein_storage::drives::Drives;
 use skein_storage::log::Log;
-use skein_storage::rows::{ChunkBudget, ScanPosition, ScanRow, ScanSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-
-/// How long a change of the catalog may take.
-const CHANGE_WITHIN: Duration = Duration::from_secs(20);
 
 /// A handle on the cell; clones share it.
 #[derive(Clone)]
@@ -132,7 +123,7 @@ impl Inner {
 }
 
 /// Whether nobody else has a vote in a cohort, so that nobody else need be asked.
-fn is_alone(routes: &Routes, position: usize, me: HostId) -> bool {
+pub(crate) fn is_alone(routes: &Routes, position: usize, me: HostId) -> bool {
     routes.state.atlas.cohorts.get(position).is_some_and(|cohort| cohort.hosts().eq([me]))
 }
 
@@ -174,92 +165,9 @@ impl Cell {
         self.inner.state().schema.clone()
     }
 
-    /// Replaces the schema; answers when the new one is durable, and in force on this peer.
-    pub async fn put_schema(&self, text: &str) -> Result<(), PutSchemaError> {
-        Schema::parse(text)?;
-        let command = Command::PutSchema { text: text.to_owned(), if_version: None };
-        let deadline = Instant::now() + CHANGE_WITHIN;
-        let outcome = self.inner.catalog.change(command, deadline).await?;
-        self.catch_up(outcome, deadline).await;
-        Ok(())
-    }
-
     /// The atlas in force.
     pub fn atlas(&self) -> Arc<Atlas> {
         self.inner.state().atlas.clone()
-    }
-
-    /// Asks for new cohorts; answers when the change is durable, and in force on this peer. `if_version` makes it conditional.
-    pub async fn put_atlas(
-        &self,
-        targets: Vec<Cohort>,
-        if_version: Option<u64>,
-    ) -> Result<Arc<Atlas>, PutAtlasError> {
-        let deadline = Instant::now() + CHANGE_WITHIN;
-        let changed = self.inner.catalog.put_atlas(targets, if_version, deadline).await;
-        let outcome = changed.map_err(|error| match error {
-            CatalogError::NoFounder { .. } => PutAtlasError::Unsupported {
-                detail: format!(
-                    "{error}; start it with --hail and the address of this peer, or begin with this host alone: PUT \
-                     [{{\"hosts\":[\"{}\"]}}].",
-                    self.host()
-                ),
-            },
-            other => other.into(),
-        })?;
-        self.catch_up(outcome, deadline).await;
-        Ok(self.atlas())
-    }
-
-    /// Takes over the catalog with the change of this index, so that whoever asked for it finds it here, and requests go by it.
-    /// Should that fail, the flock brings it a little later.
-    async fn catch_up(&self, outcome: crate::catalog::Outcome, deadline: Instant) {
-        // What changed nothing left the version as it was.
-        let index = if outcome.changed { outcome.index } else { self.inner.state().version };
-        if self.inner.state().version < index
-            && let Ok(state) = self.inner.catalog.read_linearizable(deadline).await
-            && let Err(error) = self.inner.catalog.learn(state).await
-        {
-            tracing::error!(%error, "take over a change of the catalog");
-        }
-        let mut routes = self.inner.routes.subscribe();
-        let followed = routes.wait_for(|routes| index <= routes.state.version);
-        if tokio::time::timeout_at(deadline, followed).await.is_err() {
-            tracing::warn!(index, "requests here do not go by the newest catalog yet");
-        }
-    }
-
-    /// Says that a host's directory is lost for good; it may then come back with another one. Tells whether the directory was
-    /// known.
-    ///
-    /// Errors: the catalog's; nothing changed but after [`CatalogError::Unknown`].
-    pub async fn forget(&self, host: HostId, deadline: Instant) -> Result<bool, CatalogError> {
-        let outcome = self.inner.catalog.change(Command::Forget { host }, deadline).await?;
-        self.catch_up(outcome, deadline).await;
-        Ok(outcome.changed)
-    }
-
-    /// Has this peer lead nothing (or, with `false`, its share again). Remembered across restarts.
-    pub fn drain(&self, on: bool) {
-        self.inner.gossip.drain(on);
-    }
-
-    /// Whether this peer wants to lead nothing.
-    pub fn is_draining(&self) -> bool {
-        self.inner.gossip.is_draining()
-    }
-
-    /// The peers that store part of a slice, with their weights.
-    pub fn hosts(&self, slice: Slice) -> Vec<HostWeight> {
-        let options = &self.inner.options;
-        let view = self.inner.gossip.look();
-        let addr = |host: HostId| match view.peers.get(&host) {
-            _ if host == options.host => Some(options.share_http_addr.clone()),
-            Some(peer) => peer.http.clone(),
-            None => None,
-        };
-        let weights = self.atlas().slice_weights(slice).into_iter();
-        weights.map(|(host, weight)| HostWeight { weight, host, addr: addr(host), ssl_addr: None }).collect()
     }
 
     /// Reads one row: at `at`, or at the present, which shows every write acknowledged before.
@@ -362,148 +270,6 @@ impl Cell {
         }
         missing.map_or(Ok(TxStatus::Aborted), Err)
     }
-
-    /// Begins a scan: settles one time for all cohorts that hold rows of the slice.
-    pub async fn scan(&self, request: ScanRequest, deadline: Instant) -> Result<Scan, CellError> {
-        let router = &self.inner.router;
-        let routes = router.routes(deadline).await?;
-        let positions = Router::positions(&routes, request.slice);
-        let window = request.window;
-        if let [position] = positions[..]
-            && is_alone(&routes, position, self.host())
-            && let Some(Some(cohort)) = routes.local.get(position)
-        {
-            cohort.leads().await?;
-            let options = ScanOptions {
-                table: request.table,
-                pick: window.pick,
-                since: window.since,
-                until: window.until,
-                key: request.key,
-                time: request.time,
-                end: request.end,
-                slice: request.slice,
-            };
-            let scan = cohort.scan(options, deadline).await?;
-            return Ok(Scan { until: scan.until(), rows: ScanRows::Here(scan) });
-        }
-        let places: Vec<_> =
-            positions.iter().map(|position| router.place(&routes, *position)).collect::<Result<_, _>>()?;
-        let promises = places.iter().map(|place| async {
-            match router.ask(place, Want::Promise(window.until), None, deadline, None).await? {
-                Told::Promised(time) => Ok(time),
-                other => Err(unexpected(&other)),
-            }
-        });
-        // Whatever was acknowledged before has a time at or before that of its own leader's promise.
-        let mut until = TxClock::ZERO;
-        for promised in futures_util::future::join_all(promises).await {
-            until = until.max(promised?);
-        }
-        let spec = ScanSpec {
-            table: request.table,
-            window: window.until(until),
-            slice: request.slice,
-            end: request.end,
-        };
-        let source = |place| {
-            Box::new(CohortRows { router: router.clone(), place, spec: spec.clone() }) as Box<dyn Source>
-        };
-        let from = ScanPosition { key: request.key, time: request.time };
-        let merge = Merge::new(places.into_iter().map(source).collect(), &from);
-        Ok(Scan { until, rows: ScanRows::Merged(merge) })
-    }
-
-    /// The tables that hold rows on this host.
-    pub async fn tables(&self) -> Result<Vec<TableInfo>, CellError> {
-        let mut oldest: BTreeMap<TableId, TxClock> = BTreeMap::new();
-        for (_, cohort) in self.inner.groups.all() {
-            let rows = cohort.rows();
-            let tables = blocking(move || rows.tables())
-                .await
-                .map_err(|e| CellError::DiskFailed { detail: e.to_string() })?
-                .map_err(|e| CellError::from(CohortError::from(e)))?;
-            for table in tables {
-                let known = oldest.entry(table.id).or_default();
-                *known = table.horizon.max(*known);
-            }
-        }
-        let schema = self.schema();
-        let name = |id| schema.tables().find(|(_, table)| table.id == id).map(|(name, _)| name.to_owned());
-        Ok(oldest.into_iter().map(|(id, oldest)| TableInfo { id, name: name(id), oldest }).collect())
-    }
-
-    /// Whether rows are being served.
-    pub fn readiness(&self) -> Readiness {
-        let inner = &self.inner;
-        if let Some(conflict) = *inner.catalog.conflict().borrow() {
-            return Readiness::NotReady(conflict.to_string());
-        }
-        let routes = inner.routes.borrow().clone();
-        if routes.local.is_empty() {
-            return Readiness::NotReady("there is no atlas; PUT /atlas, or start with --solo".into());
-        }
-        for facts in &routes.state.cohorts {
-            if let Some(failure) = inner.groups.failure(facts.group) {
-                return Readiness::NotReady(failure);
-            }
-        }
-        match inner.log.health() {
-            Ok(()) => Readiness::Ready,
-            Err(error) => Readiness::NotReady(error.to_string()),
-        }
-    }
-
-    /// Refreshes the gauges that are read rather than counted. Called before metrics are rendered.
-    pub fn refresh_metrics(&self) {
-        let inner = &self.inner;
-        let log = inner.log.stats();
-        metrics::gauge!("skein_log_bytes").set(log.bytes_on_disk as f64);
-        metrics::gauge!("skein_log_live_bytes").set(log.live_bytes as f64);
-        inner.drives.stats();
-        let replicas = inner.groups.all();
-        let replay: u64 = replicas.iter().map(|(_, cohort)| cohort.log_bytes_since_checkpoint()).sum();
-        metrics::gauge!("skein_log_replay_bytes").set(replay as f64);
-        let leading = replicas.iter().filter(|(_, cohort)| cohort.leader().borrow().leading).count();
-        metrics::gauge!("skein_replicas").set(replicas.len() as f64);
-        metrics::gauge!("skein_replicas_led").set(leading as f64);
-        metrics::gauge!("skein_peers_known").set(inner.gossip.look().peers.len() as f64);
-        metrics::gauge!("skein_peers_connected").set(inner.link.connected().len() as f64);
-        let state = inner.state();
-        let moving = state.atlas.cohorts.iter().filter(|cohort| !cohort.is_settled()).count();
-        metrics::gauge!("skein_cohorts_moving").set(moving as f64);
-        let led = inner.led();
-        let lag = led.iter().flat_map(|it| &it.replicas).filter_map(|it| it.lag).max().unwrap_or(0);
-        metrics::gauge!("skein_replica_lag_entries").set(lag as f64);
-    }
-
-    /// Hands over what this peer leads, finishes what is in flight, for at most `grace`, and closes the log and the store.
-    ///
-    /// When this returns within `grace`, nothing of this cell touches the directory any more.
-    pub async fn shutdown(&self, grace: Duration) {
-        let inner = &self.inner;
-        let deadline = Instant::now() + grace;
-        inner.hand_over_all(grace / 4).await;
-        inner.stopping.send_replace(true);
-        let left = || deadline.saturating_duration_since(Instant::now());
-        let replicas = inner.groups.all();
-        futures_util::future::join_all(replicas.iter().map(|(_, cohort)| cohort.close(left()))).await;
-        inner.catalog.close().await;
-        if let Some(transport) = inner.link.transport() {
-            transport.close(left() / 2).await;
-        }
-        // One may be compacting, which cannot be interrupted.
-        let tasks = std::mem::take(&mut *inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        for task in tasks {
-            if tokio::time::timeout_at(deadline, task).await.is_err() {
-                tracing::warn!("stopping while superseded versions are being reclaimed; that is harmless");
-            }
-        }
-        let log = inner.log.clone();
-        if let Err(error) = blocking(move || log.close()).await {
-            tracing::error!(%error, "close the log");
-        }
-    }
 }
 
 /// The cohort that all rows of a transaction belong to.
@@ -526,36 +292,6 @@ impl From<Outcome> for TxOutcome {
             Outcome::Committed(time) => TxOutcome::Committed(time),
             Outcome::Refused(refusal) => TxOutcome::Refused(refusal),
             Outcome::Aborted => TxOutcome::Aborted,
-        }
-    }
-}
-
-/// A scan under way; a consistent snapshot however long it takes.
-pub struct Scan {
-    until: TxClock,
-    rows: ScanRows,
-}
-
-enum ScanRows {
-    /// All rows are with this peer, and nobody else has a say.
-    Here(skein_cohort::Scan),
-    /// From whoever leads.
-    Merged(Merge),
-}
-
-impl Scan {
-    /// The settled upper bound of the scan's window.
-    pub fn until(&self) -> TxClock {
-        self.until
-    }
-
-    /// The next selected versions, at most `rows_max` of them and about `bytes_max` bytes of values; empty
-    /// at the end of the scan, and only there.
-    pub async fn next(&mut self, rows_max: usize, bytes_max: usize) -> Result<Vec<ScanRow>, CellError> {
-        let budget = ChunkBudget { rows: rows_max, bytes: bytes_max };
-        match &mut self.rows {
-            ScanRows::Here(scan) => Ok(scan.next(budget).await?),
-            ScanRows::Merged(merge) => merge.next(budget).await,
         }
     }
 }

@@ -304,7 +304,7 @@ async fn a_host_without_an_atlas_answers_nothing_until_it_is_given_one() {
     let read = cell.read(T, Bytes::from_static(b"k"), None, at_once).await;
     assert_eq!(read, Err(CellError::NoAtlas));
     let others = Atlas::parse_targets(br#"[{"hosts":["0x8"]}]"#).unwrap();
-    let refused = cell.put_atlas(others, None).await;
+    let refused = cell.put_atlas(others, None, soon()).await;
     let named = |detail: &str| detail.contains("0x0000000000000008") && detail.contains("--hail");
     assert!(matches!(&refused, Err(PutAtlasError::Unsupported { detail }) if named(detail)), "{refused:?}");
     assert!(cell.atlas().is_empty());
@@ -312,10 +312,10 @@ async fn a_host_without_an_atlas_answers_nothing_until_it_is_given_one() {
     let read = tokio::spawn(async move { waiting.read(T, Bytes::from_static(b"k"), None, soon()).await });
     let this = Atlas::parse_targets(br#"[{"hosts":["0x7"]}]"#).unwrap();
     assert!(matches!(
-        cell.put_atlas(this.clone(), Some(5)).await,
+        cell.put_atlas(this.clone(), Some(5), soon()).await,
         Err(PutAtlasError::Stale { current: 0, expected: 5 })
     ));
-    assert_eq!(cell.put_atlas(this, Some(0)).await.unwrap().version, 1);
+    assert_eq!(cell.put_atlas(this, Some(0), soon()).await.unwrap().version, 1);
     assert_eq!(read.await.unwrap().unwrap().value, None);
     assert_eq!(cell.readiness(), Readiness::Ready);
 }
@@ -326,7 +326,7 @@ async fn history_goes_with_the_retention_of_its_table_and_stays_readable_until_t
     let wall = Wall::new();
     let tick = CellOptions { horizon_interval: Duration::from_millis(20), ..options(dir.path(), &wall) };
     let cell = Cell::open(tick).await.unwrap();
-    cell.put_schema("table short { id: 1; retain: 1h; };").await.unwrap();
+    cell.put_schema("table short { id: 1; retain: 1h; };", soon()).await.unwrap();
     let first = commit(&cell, put(&cell, "k", "1")).await;
     let second = commit(&cell, put(&cell, "k", "2")).await;
     assert_eq!(get(&cell, "k", Some(first)).await, Some((first, Bytes::from_static(b"1"))));
@@ -348,7 +348,7 @@ async fn a_condition_on_a_version_whose_deletion_is_forgotten_is_stale_all_the_s
     let wall = Wall::new();
     let tick = CellOptions { horizon_interval: Duration::from_millis(20), ..options(dir.path(), &wall) };
     let cell = Cell::open(tick).await.unwrap();
-    cell.put_schema("table short { id: 1; retain: 1h; };").await.unwrap();
+    cell.put_schema("table short { id: 1; retain: 1h; };", soon()).await.unwrap();
     let seen = commit(&cell, put(&cell, "k", "1")).await;
     commit(&cell, batch(&cell, vec![("k", WriteOp::Delete)])).await;
     wall.set(START + 3 * 3_600_000_000);

@@ -56,7 +56,7 @@ pub(crate) async fn put_atlas(state: &State, headers: &RequestHeaders<'_>, body:
             Some(current)
         }
     };
-    match state.cell.put_atlas(targets, if_version).await {
+    match state.cell.put_atlas(targets, if_version, state.deadline()).await {
         Ok(atlas) => {
             let mut response = empty(StatusCode::OK);
             if let Some(tag) = atlas_etag(atlas.version) {
@@ -131,7 +131,7 @@ pub(crate) async fn put_schema(state: &State, headers: &RequestHeaders<'_>, body
             format!("The schema is not UTF-8 from byte {} on. Nothing changed.", why.valid_up_to()),
         )
     })?;
-    match state.cell.put_schema(text).await {
+    match state.cell.put_schema(text, state.deadline()).await {
         Ok(()) => Ok(empty(StatusCode::OK)),
         Err(PutSchemaError::Schema(why)) => Err(Problem::new(Kind::InvalidSchema, why.to_string())),
         Err(PutSchemaError::Catalog(error)) => Err(error.into()),

@@ -195,7 +195,7 @@ impl Peers {
     pub async fn put_atlas(&self, host: u64, cohorts: &[&[u64]]) {
         let until = Instant::now() + PATIENCE;
         // Hosts that met may not have joined yet; the refusal says so.
-        while let Err(error) = self.cell(host).put_atlas(hosts(cohorts), None).await {
+        while let Err(error) = self.cell(host).put_atlas(hosts(cohorts), None, soon()).await {
             assert!(Instant::now() < until, "{error}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -28,6 +28,8 @@ const CELL: CellId = CellId(0x5e11);
 /// Small, so that logs are cut and recycled within a run.
 const SEGMENT_BYTES: u64 = 256 << 10;
 const CHECKPOINT_BYTES: u64 = 400 << 10;
+/// How long a change of the catalog may take.
+const CHANGE_WITHIN: Duration = Duration::from_secs(20);
 
 /// A cell.
 #[derive(Debug, Clone, Copy, Default)]
@@ -151,7 +153,7 @@ impl Peer for WholePeer {
 
     async fn put_atlas(&self, cohorts: &[BTreeSet<HostId>]) -> Result<(), Trouble> {
         let targets = cohorts.iter().map(|hosts| Cohort::Settled { hosts: hosts.clone() }).collect();
-        match Box::pin(self.cell.put_atlas(targets, None)).await {
+        match Box::pin(self.cell.put_atlas(targets, None, Instant::now() + CHANGE_WITHIN)).await {
             Ok(_) => Ok(()),
             Err(PutAtlasError::Catalog(error)) => Err(catalog_trouble(error)),
             Err(error) => Err(Trouble::Nothing(error.to_string())),

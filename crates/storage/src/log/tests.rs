@@ -10,12 +10,16 @@ mod space;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
+use std::time::Instant;
 
 use super::*;
 use crate::disk::MemDisk;
 
 /// Small segments, so that a test sees many of them.
 pub(super) const SEGMENT: u64 = 32 << 10;
+
+/// Far longer than anything takes here, on however slow a machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn small() -> LogOptions {
     LogOptions { segment_bytes: SEGMENT, cache_bytes: 8 << 10, idle_mark: Duration::from_secs(600) }
@@ -42,13 +46,11 @@ fn ignore() -> Done {
 
 /// Waits, within bounds, for the keeper to have done something.
 fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    for _ in 0..2000 {
-        if check() {
-            return;
-        }
+    let deadline = Instant::now() + PATIENCE;
+    while !check() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
         std::thread::sleep(Duration::from_millis(1));
     }
-    panic!("{what} did not happen");
 }
 
 /// Waits until the keeper has prepared the next segment, so that only the writer syncs.

@@ -116,9 +116,13 @@ impl Wanted {
             }
         }
         let active_of = |shared: &Shared| shared.active.load(Ordering::Acquire);
-        let taken_care_of: u64 =
-            self.flushing.iter().filter_map(|engine| self.engines.get(engine)).map(|s| active_of(s)).sum();
-        let over = budget / 2 <= active.saturating_sub(taken_care_of);
+        // Summed up rather than taken off the sum of all: an engine whose checkpoint begins just now counts in one of
+        // these and not in the other, and a lean one would be checkpointed in its place.
+        let left_alone = || -> u64 {
+            let others = self.engines.iter().filter(|(engine, _)| !self.flushing.contains(engine));
+            others.map(|(_, shared)| active_of(shared)).sum()
+        };
+        let over = budget / 2 <= active && budget / 2 <= left_alone();
         // What somebody waits for may have been done meanwhile, or be under way.
         if std::mem::take(&mut self.flush) && full && self.flushing.is_empty() || over {
             let waiting = self

@@ -234,7 +234,7 @@ fn background_threads_keep_the_trees_in_shape() {
     let options = EngineOptions { write_buffer_bytes: 1 << 16, ..EngineOptions::default() };
     let engine = LsmEngine::open(dir.path(), options).unwrap();
     let mut round = 0;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while engine.stats().checkpoints < 7 && Instant::now() < deadline {
         round += 1;
         engine.write(batch(round), round).unwrap();

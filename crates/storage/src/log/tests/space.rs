@@ -5,14 +5,11 @@ use crate::disk::Disk;
 
 /// Asks until the answer is yes; the keeper asks a full disk only now and then.
 fn until_there_is_room(group: &GroupLog, bytes: u64) {
-    for _ in 0..200 {
-        match group.reserve(bytes) {
-            Ok(()) => return,
-            Err(LogError::Full { .. }) => std::thread::sleep(Duration::from_millis(10)),
-            Err(error) => panic!("{error}"),
-        }
-    }
-    panic!("no room came back");
+    eventually("room coming back", || match group.reserve(bytes) {
+        Ok(()) => true,
+        Err(LogError::Full { .. }) => false,
+        Err(error) => panic!("{error}"),
+    });
 }
 
 fn fill(group: &GroupLog) -> u64 {

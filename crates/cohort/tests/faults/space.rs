@@ -7,6 +7,7 @@ use skein_cohort::{Cohort, CohortError, Outcome};
 use skein_model::WriteOp;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::time::Instant;
 
 fn is_full<T: std::fmt::Debug>(result: &Result<T, CohortError>) -> bool {
     matches!(result, Err(CohortError::Full { .. }))
@@ -35,7 +36,8 @@ async fn until_there_is_room<T, F>(attempt: impl Fn() -> F) -> T
 where
     F: Future<Output = Result<T, CohortError>>,
 {
-    for _ in 0..200 {
+    let deadline = soon();
+    while Instant::now() < deadline {
         match attempt().await {
             Ok(done) => return done,
             Err(CohortError::Full { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,

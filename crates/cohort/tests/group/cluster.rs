@@ -1,7 +1,7 @@
 //! Replicas that can be started, killed and waited for, and what has to be true of them at all times.
 //!
-//! Time is virtual and goes on in small steps. After each there is a moment of real time in which the threads of the logs do
-//! their work; how long it takes them decides nothing but how slow a disk seems to be.
+//! Time is virtual: it stands still while anybody has something to do, the disks included, and leaps to whatever is next. So how
+//! busy the machine is decides nothing.
 
 use crate::machine::{ListMachine, Store};
 use crate::net::Net;
@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 pub const GROUP: GroupId = GroupId(1);
 const STEP: Duration = Duration::from_millis(5);
@@ -45,7 +47,14 @@ struct Host {
     replica: Replica,
     disk: MemDisk,
     store: Store,
-    running: Option<(Group<ListMachine>, Log)>,
+    running: Option<Running>,
+}
+
+/// A process.
+struct Running {
+    group: Group<ListMachine>,
+    /// Writes and syncs the log.
+    pump: JoinHandle<()>,
 }
 
 /// What became of proposals.
@@ -72,14 +81,7 @@ pub struct Cluster {
 pub fn story<F: Future<Output = ()>>(tell: impl FnOnce() -> F) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async {
-        // As long as something blocks, time does not go on by itself.
-        let (end, ended) = std::sync::mpsc::channel::<()>();
-        let holds_time = tokio::task::spawn_blocking(move || ended.recv());
-        tell().await;
-        drop(end);
-        let _ = holds_time.await;
-    });
+    runtime.block_on(tell());
 }
 
 /// How many seeds a seeded story is told with.
@@ -131,7 +133,20 @@ impl Cluster {
         let seed = self.luck.next();
         let it = self.hosts.get_mut(&host).unwrap();
         let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::default() };
-        let log = Log::open(Arc::new(it.disk.clone()), options).unwrap();
+        let (log, pump) = Log::open_pumped(Arc::new(it.disk.clone()), options).unwrap();
+        let work = Arc::new(Notify::new());
+        let bell = work.clone();
+        pump.on_work(move || bell.notify_one());
+        let mut luck = Luck::new(seed);
+        let pump = tokio::spawn(async move {
+            loop {
+                work.notified().await;
+                while pump.write() {
+                    tokio::time::sleep(Duration::from_micros(200 + luck.below(2000))).await;
+                    pump.sync();
+                }
+            }
+        });
         let machine = Arc::new(ListMachine::open(it.store.clone()));
         let options = GroupOptions {
             me: it.replica,
@@ -146,18 +161,19 @@ impl Cluster {
         };
         let group = Group::open(log.group(GROUP.0), machine, options).await.unwrap();
         self.net.plug_in(it.replica, group.clone());
-        it.running = Some((group, log));
+        it.running = Some(Running { group, pump });
     }
 
     /// The process dies; what was not synced is lost.
     pub async fn kill(&mut self, host: HostId) {
         let seed = self.luck.next();
         let it = self.hosts.get_mut(&host).unwrap();
-        let (group, log) = it.running.take().unwrap();
+        let Running { group, pump } = it.running.take().unwrap();
         self.net.unplug(it.replica);
         it.disk = it.disk.crash(seed);
+        // What it still writes goes to a disk that nobody looks at any more.
         group.close().await;
-        log.close();
+        pump.abort();
     }
 
     /// The process dies and the disk is lost; the host comes back as another replica.
@@ -175,7 +191,7 @@ impl Cluster {
     }
 
     pub fn group(&self, host: HostId) -> &Group<ListMachine> {
-        &self.hosts[&host].running.as_ref().unwrap().0
+        &self.hosts[&host].running.as_ref().unwrap().group
     }
 
     pub fn is_up(&self, host: HostId) -> bool {
@@ -188,13 +204,7 @@ impl Cluster {
 
     /// Virtual time goes on by one step.
     pub async fn step(&mut self) {
-        tokio::time::advance(STEP).await;
-        for _ in 0..4 {
-            for _ in 0..20 {
-                tokio::task::yield_now().await;
-            }
-            std::thread::sleep(Duration::from_micros(60));
-        }
+        tokio::time::sleep(STEP).await;
         self.check();
     }
 
@@ -202,7 +212,7 @@ impl Cluster {
     fn check(&mut self) {
         let mut holders = Vec::new();
         for host in self.up() {
-            let group = self.hosts[&host].running.as_ref().unwrap().0.clone();
+            let group = self.group(host).clone();
             let role = *group.role().borrow();
             if role.leading {
                 let leader = self.led.entry(role.term).or_insert(group.me().store);

@@ -47,7 +47,7 @@ fn options(dir: &Path, wall: &Wall) -> CellOptions {
 }
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(10)
+    Instant::now() + Duration::from_secs(60)
 }
 
 fn json(text: &str) -> Value {

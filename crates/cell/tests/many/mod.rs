@@ -21,7 +21,7 @@ pub const TABLE: TableId = TableId(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
+    Instant::now() + PATIENCE
 }
 
 pub fn key(n: usize) -> String {

@@ -7,14 +7,23 @@ use skein_model::{CellId, HostId};
 use skein_server::{Server, ServerConfig, install_metrics};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// No answer takes longer; a test that waits for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// No answer takes longer, on however slow a machine; a test that waits for so long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until it is so.
+pub fn within(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 pub struct Running {
     pub data: SocketAddr,
@@ -60,6 +69,11 @@ impl Running {
             let _ = stopped.await;
         }));
         Running { data, admin, config, stop: Some(stop), server: Some(server), cell, runtime, _dir: dir }
+    }
+
+    /// Waits until no request holds any of the memory that requests share.
+    pub fn until_no_memory_is_held(&self) {
+        within("requests let go of their memory", || self.config.memory.used() == 0);
     }
 
     /// Tells the server to stop, without waiting for it.

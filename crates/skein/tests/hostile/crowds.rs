@@ -46,8 +46,10 @@ fn two_thousand_idle_connections_cost_little_and_disturb_nobody() {
     // They are all still served when they wake up.
     let reply = idle[3].ask("GET", "/table/0x1?key=a", &[], b"");
     assert_eq!(reply.number("value-txclock"), time);
-    idle[1].send(b"x\r\n\r\n").unwrap();
-    assert_eq!(idle[1].reply_to("GET").unwrap().status, 200);
+    // The last that began a head: the first may have been at it for too long by now.
+    let begun = &mut idle[IDLE - 3];
+    begun.send(b"x\r\n\r\n").unwrap();
+    assert_eq!(begun.reply_to("GET").unwrap().status, 200);
     drop(idle);
     put();
     assert_eq!(ask(&server.http, "GET", "/table/0x1?key=smuggled", &[], b"").status, 404);
@@ -87,7 +89,8 @@ fn bodies_that_want_more_than_the_memory_budget_are_turned_away() {
                     assert!(1 <= reply.number("retry-after"));
                     turned_away += 1;
                 }
-                other => assert_eq!(other, 400, "{reply:?}"),
+                // Cut short, or too slow where it takes long to send all the others.
+                other => assert!(matches!(other, 400 | 408), "{reply:?}"),
             }
         }
     }

@@ -4,12 +4,26 @@ use super::{Server, skein, within};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// How often a start is tried again because somebody took the port that it had found free.
 const PORT_TRIES: u32 = 5;
+
+/// An address of this machine that no other test is given: its ports stay free while the server that had them is away.
+///
+/// On Linux all of 127.0.0.0/8 is the loopback; elsewhere there is only the one address that all share.
+pub fn own_loopback() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(2);
+    if !cfg!(target_os = "linux") {
+        return "127.0.0.1".to_owned();
+    }
+    let [_, _, b, a] = std::process::id().to_be_bytes();
+    // Never 127.0.…, where everybody else is.
+    format!("127.{}.{a}.{}", 100 + b % 100, NEXT.fetch_add(1, Ordering::Relaxed) % 250)
+}
 
 /// A process that does not outlive the test.
 pub struct Process(pub Child);

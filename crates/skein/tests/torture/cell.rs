@@ -5,7 +5,7 @@ use crate::ledger::Ledger;
 use crate::load::{Client, Load, SCHEMA};
 use crate::luck::{Luck, number_from_environment};
 use crate::nets::Nets;
-use crate::support::start::{Refused, Starting};
+use crate::support::start::{Refused, Starting, own_loopback};
 use crate::support::wire::ask;
 use crate::support::{Server, run, said, skein, skein_in, within};
 use rustix::process::{Pid, Signal, kill_process};
@@ -24,6 +24,8 @@ const SMALL: [&str; 4] = ["--log-segment", "64KiB", "--checkpoint-every", "96KiB
 struct Cell {
     root: tempfile::TempDir,
     nets: Option<Nets>,
+    /// Where they all are if there are no networks of their own.
+    loopback: String,
     /// Ports of each peer for peers, and on the loopback also for clients.
     ports: Vec<[u16; 3]>,
     peers: Vec<Option<Server>>,
@@ -47,7 +49,8 @@ impl Cell {
         let nets = Nets::new(PEERS)
             .inspect_err(|why| eprintln!("no network namespaces here, so no link is cut: {why}"))
             .ok();
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let loopback = own_loopback();
+        let free = || TcpListener::bind((loopback.as_str(), 0)).unwrap();
         let ports = (0..PEERS)
             .map(|_| {
                 let found = [free(), free(), free()];
@@ -55,7 +58,7 @@ impl Cell {
             })
             .collect();
         let peers = (0..PEERS).map(|_| None).collect();
-        let mut cell = Cell { root: tempfile::tempdir().unwrap(), nets, ports, peers };
+        let mut cell = Cell { root: tempfile::tempdir().unwrap(), nets, loopback, ports, peers };
         for peer in 0..PEERS {
             cell.boot(peer);
         }
@@ -78,7 +81,7 @@ impl Cell {
     }
 
     fn ip(&self, peer: usize) -> String {
-        self.nets.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |nets| nets.address(peer))
+        self.nets.as_ref().map_or_else(|| self.loopback.clone(), |nets| nets.address(peer))
     }
 
     fn dir(&self, peer: usize) -> PathBuf {

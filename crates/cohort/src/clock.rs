@@ -115,7 +115,7 @@ impl CohortClock {
         ReadAt::Now(time)
     }
 
-    /// A read at a time that the client names and [`CohortClock::check_asked`] accepted.
+    /// A read at a time that the client names and [`CohortClock::check_asked`] accepted, or that another leader promised.
     pub fn read_at(&mut self, time: TxClock) -> ReadAt {
         // Also when the time was issued already: the write that has it may never become durable.
         if self.ceiling < time {

@@ -124,6 +124,23 @@ pub struct Scan {
     _pin: Pin,
 }
 
+/// A time to read at, and whose wish that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// The present.
+    Present,
+    /// A client's wish, which must not push the clock far ahead.
+    Asked(TxClock),
+    /// Settled by a leader, whose clock may be far from this one's.
+    Promised(TxClock),
+}
+
+impl At {
+    fn asked(at: Option<TxClock>) -> At {
+        at.map_or(At::Present, At::Asked)
+    }
+}
+
 impl Cohort {
     /// Opens the replica: its store, and Raft, which applies what the log is known to hold beyond it.
     ///
@@ -346,7 +363,7 @@ impl Cohort {
         deadline: Instant,
     ) -> Result<Read, CohortError> {
         loop {
-            let (read_time, rows) = self.read_time(at, deadline).await?;
+            let (read_time, rows) = self.read_time(At::asked(at), deadline).await?;
             return match rows.read(table, key, read_time).map_err(|e| self.rows_error(e)) {
                 Ok(Some(version)) => Ok(Read { read_time, time: version.time, value: version.value }),
                 Ok(None) => Ok(Read { read_time, time: TxClock::ZERO, value: None }),
@@ -361,7 +378,7 @@ impl Cohort {
     pub async fn scan(&self, options: ScanOptions, deadline: Instant) -> Result<Scan, CohortError> {
         let shared = self.inner.shared.clone();
         let (until, rows, pin) = loop {
-            let (until, rows) = self.read_time(options.until, deadline).await?;
+            let (until, rows) = self.read_time(At::asked(options.until), deadline).await?;
             let own = rows.has_own_horizon(options.table);
             match shared.pins.pin(options.table, until, rows.horizon(options.table), own) {
                 Ok(pin) => break (until, rows, pin),
@@ -386,7 +403,7 @@ impl Cohort {
     ///
     /// Errors: [`CohortError::FutureTime`] for a time too far ahead, [`CohortError::NotLeader`].
     pub async fn promise(&self, at: Option<TxClock>, deadline: Instant) -> Result<TxClock, CohortError> {
-        Ok(self.read_time(at, deadline).await?.0)
+        Ok(self.read_time(At::asked(at), deadline).await?.0)
     }
 
     /// The next rows of a scan at a fixed time, `spec.window.until`, from a position on, and where to go on; `None` at
@@ -396,6 +413,9 @@ impl Cohort {
     /// that whoever leads the cohort next can go on with the scan. Runs on the blocking pool, so that a long scan holds
     /// up no write.
     ///
+    /// The time is one that a leader settled with [`Cohort::promise`], of this cohort or of another one in the same scan. How far
+    /// it lies ahead of this machine's wall clock does not matter, then: clocks may differ, and the lead carries over.
+    ///
     /// Errors: [`CohortError::Gone`] when the history at that time is no longer kept, [`CohortError::NotLeader`].
     pub async fn scan_chunk(
         &self,
@@ -404,7 +424,7 @@ impl Cohort {
         budget: ChunkBudget,
         deadline: Instant,
     ) -> Result<(Vec<ScanRow>, Option<ScanPosition>), CohortError> {
-        let (until, rows) = self.read_time(Some(spec.window.until), deadline).await?;
+        let (until, rows) = self.read_time(At::Promised(spec.window.until), deadline).await?;
         let own = rows.has_own_horizon(spec.table);
         let pinned = self.inner.shared.pins.pin(spec.table, until, rows.horizon(spec.table), own);
         let pin = pinned.map_err(|oldest| CohortError::Gone { oldest })?;
@@ -519,11 +539,7 @@ impl Cohort {
 
     /// A time at which everything at or before it is applied, and after which every later write lies, whoever leads then;
     /// and the rows to look at.
-    async fn read_time(
-        &self,
-        at: Option<TxClock>,
-        deadline: Instant,
-    ) -> Result<(TxClock, Rows), CohortError> {
+    async fn read_time(&self, at: At, deadline: Instant) -> Result<(TxClock, Rows), CohortError> {
         let shared = &self.inner.shared;
         let mut settle = false;
         loop {
@@ -535,17 +551,18 @@ impl Cohort {
                 let mut seat = shared.seat();
                 let reign = seat.reign()?;
                 let step = match at {
-                    None => seat.clock.read_present(shared.wall(), settle),
-                    Some(time) => {
+                    At::Present => seat.clock.read_present(shared.wall(), settle),
+                    At::Asked(time) => {
                         seat.clock.check_asked(shared.wall(), time)?;
                         seat.clock.read_at(time)
                     }
+                    At::Promised(time) => seat.clock.read_at(time),
                 };
                 (step, reign, seat.rows.clone())
             };
             match step {
                 ReadAt::Now(time) => {
-                    if at.is_none() {
+                    if at == At::Present {
                         self.confirm(&reign, deadline).await?;
                     }
                     return Ok((time, rows));
@@ -555,15 +572,15 @@ impl Cohort {
                     return Ok((time, rows));
                 }
                 ReadAt::RaiseCeiling { time } => {
-                    if at.is_none() {
+                    if at == At::Present {
                         self.confirm(&reign, deadline).await?;
                     }
                     match (self.raise(&reign, time, Vec::new(), deadline).await, at) {
                         (Ok(()), _) => {}
                         (Err(error @ CohortError::NotLeader { .. }), _) => return Err(error),
                         // The present can be read a little in the past instead: reads go on when writes cannot.
-                        (Err(_), None) => settle = true,
-                        (Err(error), Some(_)) => return Err(error),
+                        (Err(_), At::Present) => settle = true,
+                        (Err(error), At::Asked(_) | At::Promised(_)) => return Err(error),
                     }
                 }
             }

@@ -223,13 +223,13 @@ fn finish(
     let last = decode_place(place.clone()).map_err(|e| MachineError::Refused(e.to_string()))?.last;
     let position = last.map_or(0, |last| last.index + 1);
     let import = staged.import.take().ok_or_else(cut_short)?;
-    // One position is left for the batch below, as a store has one batch for each.
-    import.finish(position.saturating_sub(1)).map_err(import_error)?;
-    let rows = Rows::open(staged.engine).map_err(machine_error)?;
-    let counted = counted_in(&rows)?;
     // The store came with the place of the replica that it was copied from.
-    rows.apply(Changes::at(position, with_head(counted, &place))).map_err(machine_error)?;
-    rows.checkpoint().map_err(machine_error)?;
+    let counted = match import.applied() {
+        Some(stored) => split_head(stored.clone())?.0,
+        None => Predecessor::default(),
+    };
+    import.finish(position, Some(with_head(counted, &place))).map_err(import_error)?;
+    let rows = Rows::open(staged.engine).map_err(machine_error)?;
     drives.promote(group).map_err(|e| machine_error_of(e.into()))?;
     Ok((rows, counted))
 }

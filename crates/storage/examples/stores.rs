@@ -129,7 +129,7 @@ fn copy(dir: &Path, count: u64) -> Result<(), Box<dyn Error>> {
         import.chunk(&chunk.bytes)?;
         next = chunk.next;
     }
-    let imported = import.finish(count)?;
+    let imported = import.finish(count, None)?;
     drives.promote(group)?;
     let took = began.elapsed();
     println!(

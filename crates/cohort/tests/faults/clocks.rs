@@ -127,3 +127,32 @@ fn a_read_beside_a_write_that_a_crash_takes_away_is_repeatable_too() {
         });
     }
 }
+
+/// The scan of several cohorts: its time comes from the leader whose clock is furthest ahead.
+#[test]
+fn a_chunk_is_read_at_a_time_that_a_leader_a_day_ahead_promised_while_a_client_may_not_ask_for_that_time() {
+    use skein_model::{Pick, Slice, Window};
+    use skein_storage::rows::{ChunkBudget, ScanPosition, ScanSpec};
+    let machine = Machine::new();
+    on_runtime(async {
+        let cohort = machine.start().await;
+        cohort.write(put(1, "k", "one"), false, soon()).await.unwrap();
+        let until = TxClock(EPOCH + DAY);
+        assert!(cohort.promise(Some(until), soon()).await.is_err(), "a client's wish has a limit");
+        let spec = ScanSpec {
+            table: TABLE,
+            window: Window { pick: Pick::Latest, since: TxClock::ZERO, until },
+            slice: Slice::ALL,
+            end: None,
+        };
+        let from = ScanPosition { key: Default::default(), time: TxClock::MAX };
+        let budget = ChunkBudget { rows: 10, bytes: 1000 };
+        let (rows, next) = cohort.scan_chunk(spec, from, budget, soon()).await.unwrap();
+        assert_eq!((rows.len(), next), (1, None));
+        // What was read stays as it was: later writes lie after it.
+        let Outcome::Committed(time) = cohort.write(put(2, "k", "two"), false, soon()).await.unwrap() else {
+            panic!("a plain put is committed")
+        };
+        assert!(until < time);
+    });
+}

@@ -69,6 +69,11 @@ pub(super) fn put_applied(batch: &mut WriteBatch, applied: Bytes) {
     batch.push(Keyspace::Meta, Bytes::from_static(APPLIED), applied);
 }
 
+/// Whether a key of `Meta` is that of the applied bytes.
+pub(super) fn is_applied(key: &[u8]) -> bool {
+    key == APPLIED
+}
+
 pub(super) fn put_ceiling(batch: &mut WriteBatch, ceiling: TxClock) {
     batch.push(Keyspace::Meta, Bytes::from_static(CEILING), encode_time(ceiling));
 }

@@ -323,13 +323,11 @@ pub async fn scan(
     deadline: Instant,
 ) -> Result<Box<dyn ScanRows>, Trouble> {
     let cohorts = locked(&inner.board).atlas().cohorts.len();
-    let mut until = at.unwrap_or_default();
-    if at.is_none() {
-        for cohort in 0..cohorts {
-            match inner.ask(cohort, Ask::Promise { at: None }, deadline).await? {
-                Told::Promised(time) => until = until.max(time),
-                other => return Err(Trouble::Broken(format!("promised {other:?}"))),
-            }
+    let mut until = TxClock::ZERO;
+    for cohort in 0..cohorts {
+        match inner.ask(cohort, Ask::Promise { at }, deadline).await? {
+            Told::Promised(time) => until = until.max(time),
+            other => return Err(Trouble::Broken(format!("promised {other:?}"))),
         }
     }
     Ok(Box::new(Scan { inner, table, slice, until, history, deadline, cohorts, rows: None }))

@@ -21,7 +21,7 @@ fn chunks(export: &Export, bytes_max: usize) -> Vec<Bytes> {
 fn import(engine: Arc<dyn Engine>, chunks: &[Bytes], position: u64) -> Rows {
     let mut import = Import::begin(engine.clone()).unwrap();
     chunks.iter().for_each(|chunk| import.chunk(chunk).unwrap());
-    import.finish(position).unwrap();
+    import.finish(position, None).unwrap();
     Rows::open(engine).unwrap()
 }
 
@@ -152,7 +152,7 @@ fn a_cut_at_any_chunk_is_gone_on_from_also_with_another_export_of_the_same() {
             assert!(import.export().is_none_or(|id| id == again.id()));
             chunks_from(&again, position, 333).iter().for_each(|chunk| import.chunk(chunk).unwrap());
         }
-        import.finish(41).unwrap();
+        import.finish(41, None).unwrap();
         assert_eq!(Rows::open(engine).unwrap().digest().unwrap(), rows.digest().unwrap(), "cut at {cut}");
     }
     assert_eq!(ExportPosition::decode(b"short"), None);
@@ -192,7 +192,7 @@ fn whatever_is_wrong_with_a_chunk_it_is_refused_by_name_and_the_right_one_is_tak
     }
     assert!(matches!(import.chunk(&whole[0]), Err(ImportError::OutOfOrder { .. })));
     assert!(import.is_complete());
-    let imported = import.finish(41).unwrap();
+    let imported = import.finish(41, None).unwrap();
     assert_eq!(imported.bytes, whole.iter().map(|chunk| chunk.len() as u64).sum::<u64>());
     assert_eq!(Rows::open(engine).unwrap().meta().ceiling, TxClock(5000));
 }
@@ -218,7 +218,7 @@ fn an_import_that_lacks_its_end_or_has_no_empty_store_is_refused() {
     let mut import = Import::begin(engine.clone()).unwrap();
     whole[..whole.len() - 1].iter().for_each(|chunk| import.chunk(chunk).unwrap());
     let next = whole.len() as u64 - 1;
-    assert!(matches!(import.finish(41), Err(ImportError::Incomplete { next: n }) if n == next));
+    assert!(matches!(import.finish(41, None), Err(ImportError::Incomplete { next: n }) if n == next));
     // Nothing of it claims to be a store.
     assert_eq!(Rows::open(engine.clone()).unwrap().meta().applied, None);
     apply(&Rows::open(engine.clone()).unwrap(), 1, &[(0, vec![((0, 0), Some(1))])]).unwrap();
@@ -249,4 +249,22 @@ fn a_disk_that_fills_up_fails_the_import_and_nothing_else() {
     assert!(matches!(import.chunk(&whole[0]), Err(ImportError::Engine(error)) if error.is_full()));
     engine.set_full(false);
     assert!(import.chunk(&whole[0]).is_err(), "it has to begin anew");
+}
+
+#[test]
+fn the_owner_of_the_log_puts_its_own_bytes_in_the_place_of_those_that_came_at_the_same_position() {
+    for position in [1, 41] {
+        let rows = in_memory();
+        rows.apply(Changes::at(position, Bytes::from_static(b"theirs"))).unwrap();
+        let engine: Arc<dyn Engine> = Arc::new(MemEngine::new());
+        let mut import = Import::begin(engine.clone()).unwrap();
+        assert_eq!(import.applied(), None);
+        chunks(&rows.export().unwrap(), 300).iter().for_each(|chunk| import.chunk(chunk).unwrap());
+        assert_eq!(import.applied().unwrap(), "theirs");
+        import.finish(position, Some(Bytes::from_static(b"ours"))).unwrap();
+        let imported = Rows::open(engine).unwrap();
+        assert_eq!(imported.meta().applied.unwrap(), "ours");
+        assert_eq!(imported.durable_position(), position);
+        apply(&imported, position + 1, &[(0, vec![((0, 0), Some(1))])]).unwrap();
+    }
 }

@@ -3,6 +3,7 @@
 use super::{ExportPosition, decode};
 use crate::engine::{Engine, EngineError, Keyspace, Load, WriteBatch};
 use crate::rows::codec::{TxRecord, decode_stamp, split_head_key, split_past_key};
+use crate::rows::meta;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -160,9 +161,16 @@ impl Import {
         Ok(())
     }
 
-    /// Makes everything durable, at the `position` in the log that the export stands for. After this the engine holds
-    /// what was exported, and can be opened with [`crate::rows::Rows::open`]. Blocks.
-    pub fn finish(self, position: u64) -> Result<Imported, ImportError> {
+    /// What the owner of the log had written with the last batch of the exported store, once the last chunk has come; `None` before,
+    /// and for a store that nothing was applied to.
+    pub fn applied(&self) -> Option<&Bytes> {
+        self.meta.iter().find(|(key, _)| meta::is_applied(key)).map(|(_, applied)| applied)
+    }
+
+    /// Makes everything durable, at the `position` in the log that the export stands for, with these `applied` bytes in the place
+    /// of those that came. After this the engine holds what was exported, and can be opened with
+    /// [`crate::rows::Rows::open`]. Blocks.
+    pub fn finish(self, position: u64, applied: Option<Bytes>) -> Result<Imported, ImportError> {
         if !self.is_complete || self.has_failed {
             return Err(ImportError::Incomplete { next: self.next.number });
         }
@@ -170,6 +178,9 @@ impl Import {
         let mut batch = WriteBatch::new();
         for (key, value) in self.meta {
             batch.push(Keyspace::Meta, key, value);
+        }
+        if let Some(applied) = applied {
+            meta::put_applied(&mut batch, applied);
         }
         // `Meta` comes last, so a store that was not finished does not claim to have anything.
         self.engine.write(batch, position)?;

@@ -4,17 +4,17 @@
 //! One task, woken by every change of the catalog and now and then, brings what there is in line with what the catalog says.
 //! Only when it has done so does this peer say (by the fact `seen`) that it runs by that catalog.
 //!
-//! A replica is removed only if the atlas has settled without this host *and* whoever leads the group says that its committed
-//! members do not include this directory: the atlas as known here might be old.
+//! A replica is removed only if the atlas has settled without this host *and* whoever leads the group gives it leave: the atlas as
+//! known here might be old. From when it asks it tells others that it does not stay, so that nobody makes it a member meanwhile.
 
 use crate::cell::Inner;
 use crate::router::Routes;
-use crate::wire::{self, LedStatus, service};
-use bytes::Bytes;
-use skein_cohort::peers::Replica;
-use skein_cohort::{Cohort, CohortError, CohortOptions};
-use skein_model::{GroupId, HostId, StoreId};
+use crate::wire::LedStatus;
+use skein_cohort::peers::{Peers, Replica};
+use skein_cohort::{Cohort, CohortError, CohortOptions, group::may_end, remove_replica};
+use skein_model::{GroupId, LifeId, StoreId};
 use skein_storage::blocking;
+use skein_storage::drives::Life;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -139,9 +139,13 @@ impl Inner {
 
     fn cohort_options(&self, group: GroupId) -> CohortOptions {
         let (space, options) = (self.space().clone(), self.options());
+        let me = self.me();
+        let state = self.state();
+        let facts = state.position(group).and_then(|at| state.cohorts.get(at));
         CohortOptions {
             group,
-            me: self.me(),
+            me,
+            founder: facts.is_some_and(|facts| facts.founders.get(&me.host) == Some(&me.store)),
             log: self.log().group(group.0),
             drives: self.drives().clone(),
             peers: Arc::new(self.link().clone()),
@@ -196,13 +200,21 @@ impl Inner {
                 continue;
             };
             let needed = !cohort.is_settled() || cohort.hosts().any(|host| host == self.me().host);
+            if needed && let Some(replica) = self.groups().get(group) {
+                replica.retire(false);
+            }
             if needed || removing.get(&group).is_some_and(|until| Instant::now() < *until) {
                 removing.retain(|it, _| *it != group || !needed);
                 continue;
             }
             removing.insert(group, Instant::now() + RETRY);
-            if !self.is_out(group, cohort.hosts().collect()).await {
-                continue;
+            match self.has_leave(group).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    tracing::warn!(%group, error, "ask for leave to remove a replica; tried again");
+                    continue;
+                }
             }
             match self.remove_replica(group).await {
                 Ok(()) => {
@@ -214,55 +226,49 @@ impl Inner {
         }
     }
 
-    /// Whether the group's leader says that this directory is no member, nor about to be one.
-    async fn is_out(&self, group: GroupId, hosts: Vec<HostId>) -> bool {
+    /// Whether this peer's replica of a group may go: nobody counts on it, and nobody will.
+    async fn has_leave(&self, group: GroupId) -> Result<bool, String> {
+        let me = self.me();
+        let open = self.groups().get(group);
+        let life = match &open {
+            Some(replica) => replica.life(),
+            None => {
+                let drives = self.drives().clone();
+                let life = blocking(move || drives.life(group)).await.map_err(|error| error.to_string())?;
+                match life.map_err(|error| error.to_string())? {
+                    Some(Life::Lives(life)) => life,
+                    // It was given leave before, and deleting it was cut short.
+                    Some(Life::Ended) => return Ok(true),
+                    None => LifeId::founding(me.store),
+                }
+            }
+        };
         // The atlas known here may be old: nobody must have put this host back meanwhile.
         let Ok(state) = self.catalog().read_linearizable(Instant::now() + ASK_WITHIN).await else {
-            return false;
+            return Ok(false);
         };
-        let cohort = state.position(group).and_then(|at| state.atlas.cohorts.get(at));
-        if cohort
-            .is_none_or(|cohort| !cohort.is_settled() || cohort.hosts().any(|host| host == self.me().host))
-        {
-            return false;
+        let Some(cohort) = state.position(group).and_then(|at| state.atlas.cohorts.get(at)) else {
+            return Ok(false);
+        };
+        if !cohort.is_settled() || cohort.hosts().any(|host| host == me.host) {
+            return Ok(false);
         }
-        for host in hosts {
-            let deadline = Instant::now() + ASK_WITHIN;
-            let Ok(answer) = self.link().request(host, service::STATUS, Bytes::new(), deadline).await else {
-                continue;
-            };
-            let Ok(led) = wire::decode::<Vec<LedStatus>>("status", &answer) else { continue };
-            if let Some(led) = led.iter().find(|led| led.group == group) {
-                return !led.changing && led.replicas.iter().all(|replica| replica.store != self.me().store);
-            }
+        if let Some(replica) = &open {
+            replica.retire(true);
         }
-        false
+        let peers: Arc<dyn Peers> = Arc::new(self.link().clone());
+        let others = state.replicas(&cohort.hosts().collect::<BTreeSet<_>>());
+        Ok(may_end(&peers, group, life, &others, ASK_WITHIN).await)
     }
 
     async fn remove_replica(&self, group: GroupId) -> Result<(), String> {
         let open = self.groups().open().remove(&group);
         self.publish_routes();
-        match open {
-            Some(cohort) => cohort.remove().await.map_err(|error| error.to_string())?,
-            None => {
-                let drives = self.drives().clone();
-                blocking(move || drives.remove(group))
-                    .await
-                    .map_err(|error| error.to_string())?
-                    .map_err(|error| error.to_string())?;
-            }
-        }
-        let (done, forgotten) = tokio::sync::oneshot::channel();
-        let log = self.log().group(group.0);
-        log.forget(Box::new(move |result| {
-            let _ = done.send(result);
-        }))
-        .map_err(|error| error.to_string())?;
-        match forgotten.await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the log closed".into()),
-        }
+        let removed = match open {
+            Some(replica) => replica.remove().await,
+            None => remove_replica(self.drives().clone(), group, &self.log().group(group.0)).await,
+        };
+        removed.map_err(|error| error.to_string())
     }
 
     /// How the cohorts are that this peer leads.

@@ -14,7 +14,7 @@ use crate::{duties, groups, horizons, relief};
 use skein_cohort::group::GroupOptions;
 use skein_cohort::peers::Replica;
 use skein_flock::Peer;
-use skein_model::{Cohort, GroupId};
+use skein_model::{Cohort, GroupId, LifeId};
 use skein_storage::blocking;
 use skein_storage::drives::{Drives, RealDrives};
 use skein_storage::engine::EngineOptions;
@@ -198,6 +198,8 @@ async fn open_catalog(
     let files = drives.small_files();
     let group = GroupOptions {
         me: Replica { store: options.store, host: options.host },
+        // The replica of the catalog is never deleted, so it lives as long as its directory.
+        life: LifeId::founding(options.store),
         group: GroupId::CATALOG,
         peers: Arc::new(link.clone()),
         timing: options.timing,

@@ -140,6 +140,7 @@ fn main() {
             for group in 1..=groups {
                 let options = GroupOptions {
                     me: *me,
+                    life: skein_model::LifeId::founding(me.store),
                     group: GroupId(group),
                     peers: Arc::new(End(*me, net.clone())),
                     timing: Timing::default(),

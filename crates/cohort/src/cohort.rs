@@ -6,6 +6,7 @@ use crate::error::CohortError;
 use crate::group::{
     Failure, Group, GroupError, GroupOptions, GroupStatus, Reconcile, Role, SuspendClock, Throttle, Timing,
 };
+use crate::life::Beginning;
 use crate::peers::{PeerError, Peers, Replica};
 use crate::pins::{KEPT_FOR, Pin};
 use crate::proposer::{Proposer, Request, Room, Ruling, Wish, reads_alone};
@@ -16,11 +17,12 @@ use crate::shared::{Reign, Reply, Shared, WallClock};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use skein_model::{
-    GroupId, Pick, Refusal, Retain, Slice, StoreId, TableId, Transaction, TxClock, TxId, Value, Window,
+    GroupId, LifeId, Pick, Refusal, Retain, Slice, StoreId, TableId, Transaction, TxClock, TxId, Value,
+    Window,
 };
 use skein_storage::blocking;
 use skein_storage::drives::Drives;
-use skein_storage::log::{GroupLog, LogError};
+use skein_storage::log::GroupLog;
 use skein_storage::rows::{ChunkBudget, Digest, Rows, ScanPosition, ScanRow, ScanSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,6 +42,8 @@ pub struct CohortOptions {
     pub group: GroupId,
     /// This replica.
     pub me: Replica,
+    /// Whether the group begins with this directory, whether or not it has begun: then its replica needs no ID that was drawn.
+    pub founder: bool,
     /// The group's part of the log.
     pub log: GroupLog,
     /// Where the rows are.
@@ -150,6 +154,15 @@ impl Cohort {
     /// Errors: what keeps the replica from running; nothing runs then.
     pub async fn open(options: CohortOptions) -> Result<Cohort, CohortError> {
         let (drives, id) = (options.drives.clone(), options.group);
+        let life = Beginning {
+            drives: &options.drives,
+            group: id,
+            log: &options.log,
+            store: options.me.store,
+            founder: options.founder,
+            drawn: LifeId(mixed(options.run)),
+        };
+        let life = life.live().await?;
         let opened = blocking(move || -> Result<Rows, CohortError> { Ok(Rows::open(drives.open(id)?)?) });
         let rows = opened.await.map_err(|e| CohortError::DiskFailed { detail: e.to_string() })??;
         let shared = Arc::new(Shared::new(options.wall.clone(), rows));
@@ -157,6 +170,7 @@ impl Cohort {
         let failing = shared.clone();
         let group_options = GroupOptions {
             me: options.me,
+            life,
             group: id,
             peers: options.peers.clone(),
             timing: options.timing,
@@ -191,6 +205,17 @@ impl Cohort {
         let CohortOptions { drives, log, waiting_max, .. } = options;
         let inner = Inner { shared, group, drives, log, id, requests, waiting_max };
         Ok(Cohort { inner: Arc::new(inner) })
+    }
+
+    /// The life of this replica.
+    pub fn life(&self) -> LifeId {
+        self.inner.group.life()
+    }
+
+    /// Says whether this replica stays; see [`Group::retire`]. One that is to be removed retires before it asks for
+    /// leave with [`crate::group::may_end`].
+    pub fn retire(&self, on: bool) {
+        self.inner.group.retire(on);
     }
 
     /// Makes these replicas the cohort's first members. All of them may be told, each with the same set; a replica that has
@@ -506,23 +531,14 @@ impl Cohort {
         self.inner.group.close().await;
     }
 
-    /// Stops the replica at once and deletes all it has: its store, and its part of the log. The caller has made sure that
-    /// the cohort does not count on it any more.
+    /// Stops the replica at once and deletes all it has: its life ends, and its store and its part of the log go. The caller has
+    /// made sure that the cohort does not count on it any more.
     ///
-    /// Errors: what could not be deleted; call it again then.
+    /// Errors: what could not be deleted; call it, or [`crate::remove_replica`], again then.
     pub async fn remove(&self) -> Result<(), CohortError> {
         self.inner.shared.begin_closing();
         self.inner.group.close().await;
-        // The log last: without its store, a vote that is left behind harms nobody.
-        let (drives, id) = (self.inner.drives.clone(), self.inner.id);
-        let removed = blocking(move || drives.remove(id)).await;
-        removed.map_err(|e| CohortError::DiskFailed { detail: e.to_string() })??;
-        let (done, forgotten) = oneshot::channel();
-        self.inner.log.forget(Box::new(move |result| {
-            let _ = done.send(result);
-        }))?;
-        forgotten.await.unwrap_or(Err(LogError::Closed))?;
-        Ok(())
+        crate::life::remove_replica(self.inner.drives.clone(), self.inner.id, &self.inner.log).await
     }
 
     /// A fingerprint of the rows, equal on replicas that have applied the same. Reads the whole store.
@@ -763,4 +779,12 @@ async fn follow_room(mut room: tokio::sync::watch::Receiver<Option<String>>, sha
 
 fn damaged(error: impl std::fmt::Display) -> CohortError {
     CohortError::Damaged { detail: error.to_string() }
+}
+
+/// A number that is as unlike others of its kind as `n` is, and unlike `n` (SplitMix64's finaliser, Steele et al. 2014).
+fn mixed(n: u64) -> u64 {
+    let z = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }

@@ -2,6 +2,7 @@
 
 mod driver;
 mod lease;
+mod lives;
 mod members;
 mod messages;
 mod options;
@@ -21,16 +22,17 @@ use bytes::Bytes;
 use openraft::Config;
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
 use openraft::raft::{ClientWriteResult, ReadPolicy};
-use skein_model::{GroupId, HostId, StoreId};
+use skein_model::{GroupId, LifeId};
 use skein_storage::log::GroupLog;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use crate::raft::health::{Failure, OnFailure};
 pub use crate::raft::outbound::{SnapshotProgress, Throttle};
+pub use lives::may_end;
 pub use members::Reconcile;
 pub use options::{GroupOptions, SuspendClock, Timing};
 pub use role::Role;
@@ -93,6 +95,11 @@ impl<M: Machine> Clone for Group<M> {
 
 struct Inner<M: Machine> {
     me: Replica,
+    life: LifeId,
+    /// Whether this replica is to be deleted, and so must not be made a member.
+    retiring: AtomicBool,
+    /// Questions under way to replicas that are about to be made members.
+    asking: AtomicUsize,
     group: GroupId,
     peers: Arc<dyn Peers>,
     timing: Timing,
@@ -140,21 +147,22 @@ impl<M: Machine> Group<M> {
         let fresh = store.vote().map_err(|e| stopped(&e))?.is_none() && machine.place().is_none();
         let outbound = Outbound::new(options.seed, options.throttle.clone());
         let network = Network {
+            life: options.life.0,
             peers: options.peers.clone(),
             group: options.group,
             patience: options.timing.lease / 2,
             outbound: outbound.clone(),
         };
-        let me = options.me;
-        let raft = Raft::build(me.store.0, Arc::new(config), network, store.clone(), wrapper)
+        let (me, life) = (options.me, options.life);
+        let raft = Raft::build(life.0, Arc::new(config), network, store.clone(), wrapper)
             .await
             .map_err(|e| stopped(&e))?;
         applied.set_running();
         raft.run();
-        let (role, role_task) = role::watch_role(me, raft.clone(), applied.clone(), health.clone());
+        let (role, role_task) = role::watch_role(life, raft.clone(), applied.clone(), health.clone());
         let heard = Arc::new(driver::Heard::new(if fresh { None } else { Some(options.timing.lease) }));
         let driver = driver::Driver {
-            me,
+            life,
             raft: raft.clone(),
             timing: options.timing,
             heard: heard.clone(),
@@ -172,6 +180,9 @@ impl<M: Machine> Group<M> {
         let tasks = vec![role_task, tokio::spawn(driver.run()), tokio::spawn(keeper.run())];
         let inner = Inner {
             me,
+            life,
+            retiring: AtomicBool::new(false),
+            asking: AtomicUsize::new(0),
             group: options.group,
             peers: options.peers,
             timing: options.timing,
@@ -197,15 +208,25 @@ impl<M: Machine> Group<M> {
         self.inner.me
     }
 
+    /// Which of those who lived there it is.
+    pub fn life(&self) -> LifeId {
+        self.inner.life
+    }
+
     /// What the group replicates.
     pub fn machine(&self) -> &Arc<M> {
         &self.inner.machine
     }
 
     /// Makes these replicas the group's first members. All of them may be told, each with the same set; a replica that has
-    /// been told before, or was added to a group, keeps the members it has.
+    /// been told before, or was added to a group, keeps the members it has; so does one that lives in its directory after the
+    /// one that could found the group, as it knows nothing of what that one said.
     pub async fn initialise(&self, members: &BTreeSet<Replica>) -> Result<(), GroupError> {
-        let members: BTreeMap<u64, HostId> = members.iter().map(|r| (r.store.0, r.host)).collect();
+        if self.inner.life != LifeId::founding(self.inner.me.store) {
+            return Ok(());
+        }
+        let members: BTreeMap<u64, Replica> =
+            members.iter().map(|replica| (LifeId::founding(replica.store).0, *replica)).collect();
         match self.inner.raft.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(RaftError::APIError(InitializeError::NotInMembers(_))) => {
@@ -226,7 +247,7 @@ impl<M: Machine> Group<M> {
     pub async fn propose(&self, command: Bytes, term: u64, done: impl FnOnce(Fate) + Send + 'static) {
         let report = Report { done: Some(done), health: self.inner.health.clone() };
         let responder = EntryResponder::new(move |result| report.finish(result));
-        let leader = Leader { term, node_id: self.inner.me.store.0 };
+        let leader = Leader { term, node_id: self.inner.life.0 };
         // Should Raft have stopped, the responder is dropped, and says so.
         let _ = self.inner.raft.write(Command(command)).with_leader(leader).responder(responder).await;
     }
@@ -236,9 +257,7 @@ impl<M: Machine> Group<M> {
         use openraft::error::LinearizableReadError as E;
         let read = self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
         let read = read.map_err(|error| match error {
-            RaftError::APIError(E::ForwardToLeader(to)) => {
-                GroupError::NotLeader { leader: replica(to.leader_id, to.leader_node) }
-            }
+            RaftError::APIError(E::ForwardToLeader(to)) => GroupError::NotLeader { leader: to.leader_node },
             RaftError::APIError(E::QuorumNotEnough(e)) => GroupError::NoQuorum(e.to_string()),
             RaftError::Fatal(fatal) => self.stopped(&fatal).into(),
         })?;
@@ -293,11 +312,6 @@ impl<M: Machine> Group<M> {
     }
 }
 
-/// A replica as Raft names it.
-fn replica(store: Option<u64>, host: Option<HostId>) -> Option<Replica> {
-    Some(Replica { store: StoreId(store?), host: host? })
-}
-
 fn raft_config(timing: &Timing) -> Result<Config, String> {
     let lease = u64::try_from(timing.lease.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
@@ -331,9 +345,7 @@ impl<F: FnOnce(Fate)> Report<F> {
         let fate = match result {
             Ok(written) => Fate::Applied { index: written.log_id.index },
             // Refused before it was appended.
-            Err(ClientWriteError::ForwardToLeader(to)) => {
-                Fate::NotWritten { leader: replica(to.leader_id, to.leader_node) }
-            }
+            Err(ClientWriteError::ForwardToLeader(to)) => Fate::NotWritten { leader: to.leader_node },
             Err(error) => Fate::Unknown { why: error.to_string() },
         };
         if let Some(done) = self.done.take() {

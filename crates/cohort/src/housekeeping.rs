@@ -6,7 +6,6 @@ use crate::raft::health::Health;
 use crate::raft::outbound::Outbound;
 use crate::raft::{Applied, LogStore, Raft};
 use openraft::async_runtime::watch::WatchReceiver;
-use skein_model::StoreId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +75,7 @@ impl<M: Machine> Housekeeper<M> {
         let metrics = metrics.borrow_watched();
         // Only a leader knows. Who takes a snapshot, or has nothing at all and will, needs no earlier log.
         let slowest = metrics.replication.as_ref().and_then(|replication| {
-            let waits = |node: &u64| self.outbound.progress(StoreId(*node)).is_none();
+            let waits = |node: &u64| self.outbound.progress(*node).is_none();
             replication
                 .iter()
                 .filter(|(node, _)| waits(node))

@@ -6,10 +6,11 @@ use futures_util::stream::BoxStream;
 use skein_model::{GroupId, HostId, StoreId};
 use tokio::time::Instant;
 
-/// One replica of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Where a replica of a group lives. There may be several there one after the other, but only one at a time:
+/// [`LifeId`](skein_model::LifeId) tells them apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Replica {
-    /// Its ID in Raft: the directory it lives in.
+    /// The directory.
     pub store: StoreId,
     /// The host that has this directory.
     pub host: HostId,

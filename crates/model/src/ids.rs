@@ -43,8 +43,13 @@ id!(
 );
 id!(
     /// One initialised directory. A host whose disk was lost comes back under the same [`HostId`] with another of these, and
-    /// is then known not to hold what it once acknowledged. Replicas of a cohort go by it.
+    /// is then known not to hold what it once acknowledged.
     StoreId
+);
+id!(
+    /// One life of a replica of a Raft group: from when its store is made to when it is deleted. Raft's own name for the replica, so
+    /// that one that was deleted and made again in the same directory is not taken for what it forgot it was.
+    LifeId
 );
 id!(
     /// One Raft group: the catalog ([`GroupId::CATALOG`]) or a cohort. Never used twice in the life of a cell.
@@ -54,6 +59,14 @@ id!(
     /// One table. Rows live under the ID; a name is only the schema's word for it.
     TableId
 );
+
+impl LifeId {
+    /// The life of a replica whose group begins with it. The founders of a group agree on its first members without asking each
+    /// other, so this one is not drawn at random; it is lived once at most, as are all.
+    pub fn founding(store: StoreId) -> LifeId {
+        LifeId(store.0)
+    }
+}
 
 impl GroupId {
     /// The group that keeps the cell's own facts.

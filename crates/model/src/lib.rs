@@ -18,7 +18,7 @@ pub mod window;
 
 pub use atlas::{Atlas, AtlasError, Cohort, CohortFault};
 pub use clock::{FutureTime, HybridClock, TxClock};
-pub use ids::{CellId, GroupId, HostId, StoreId, TableId};
+pub use ids::{CellId, GroupId, HostId, LifeId, StoreId, TableId};
 pub use number::NumberError;
 pub use row::{Slice, SliceError, row_hash};
 pub use schema::{RESERVED_NAMES, Retain, Schema, SchemaError, SchemaFault, SchemaProblem, TableSchema};

@@ -12,7 +12,7 @@ pub use real::RealDrives;
 
 use crate::disk::Disk;
 use crate::engine::{Engine, EngineError, EngineStats};
-use skein_model::GroupId;
+use skein_model::{GroupId, LifeId};
 use std::io;
 use std::sync::Arc;
 
@@ -54,6 +54,15 @@ impl DrivesError {
     }
 }
 
+/// What is known of the replica of a group that is, or was, kept here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It lives, under this ID.
+    Lives(LifeId),
+    /// It was given up; perhaps not all that it had is deleted yet. Whoever comes after it needs an ID of its own.
+    Ended,
+}
+
 /// What a peer keeps on its drives. All of it blocks.
 ///
 /// A group has at most one current and one staged store. Handles stay usable after their store was superseded or
@@ -81,6 +90,15 @@ pub trait Drives: Send + Sync + 'static {
     ///
     /// The caller has made everything in it durable with [`Engine::checkpoint`].
     fn promote(&self, group: GroupId) -> Result<(), DrivesError>;
+
+    /// The life of the group's replica here; `None` where none began, or it began before lives were written down.
+    fn life(&self, group: GroupId) -> Result<Option<Life>, DrivesError>;
+
+    /// Notes that a replica begins to live here under this ID; durable when this returns. There may be a store already.
+    fn begin_life(&self, group: GroupId, life: LifeId) -> Result<(), DrivesError>;
+
+    /// Notes that the replica is given up; durable when this returns, and remembered for good: also after [`Drives::remove`].
+    fn end_life(&self, group: GroupId) -> Result<(), DrivesError>;
 
     /// Removes the group's stores, current and staged; durable when this returns. Does nothing when there are none.
     fn remove(&self, group: GroupId) -> Result<(), DrivesError>;

@@ -272,6 +272,7 @@ impl World {
 fn group_options(me: Replica, peers: Arc<dyn Peers>) -> GroupOptions {
     GroupOptions {
         me,
+        life: skein_model::LifeId::founding(me.store),
         group: GroupId::CATALOG,
         peers,
         timing: Timing::default(),

@@ -4,7 +4,6 @@
 use super::Timing;
 use crate::clock::locked;
 use crate::machine::Machine;
-use crate::peers::Replica;
 use crate::raft::Raft;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -74,7 +73,7 @@ impl Heard {
 }
 
 pub(super) struct Driver<M: Machine> {
-    pub(super) me: Replica,
+    pub(super) life: skein_model::LifeId,
     pub(super) raft: Raft<M>,
     pub(super) timing: Timing,
     pub(super) heard: std::sync::Arc<Heard>,
@@ -94,7 +93,7 @@ impl<M: Machine> Driver<M> {
             let (state, alone, voter) = {
                 let server = server.borrow_and_update();
                 let voters: BTreeSet<u64> = server.membership_config.voter_ids().collect();
-                let voter = voters.contains(&self.me.store.0);
+                let voter = voters.contains(&self.life.0);
                 (server.state, voter && voters.len() == 1, voter)
             };
             let now = Instant::now();

@@ -58,13 +58,13 @@ impl<M: Machine> Group<M> {
         let leader = metrics.vote.leader_id;
         if metrics.state != ServerState::Leader
             || !metrics.vote.committed
-            || (leader.term, leader.node_id) != (term, inner.me.store.0)
+            || (leader.term, leader.node_id) != (term, inner.life.0)
             || metrics.running_state.is_err()
         {
             return false;
         }
         let mut voters = metrics.membership_config.voter_ids();
-        if voters.next() == Some(inner.me.store.0) && voters.next().is_none() {
+        if voters.next() == Some(inner.life.0) && voters.next().is_none() {
             return true;
         }
         let Some(acked) = metrics.last_quorum_acked else { return false };

@@ -3,7 +3,8 @@
 //!
 //! New members learn first, and vote once they have nearly everything; then the voters change at once, through a joint
 //! configuration (Ongaro, "Consensus: Bridging Theory and Practice", 2014, 4.3), so that the group never depends on somebody who
-//! is behind. A leader that is not wanted makes everybody wanted a voter beside itself, hands over, and leaves the
+//! is behind. What is wanted names directories; which life of a replica that means, the one who lives there says ([`super::lives`]), and a
+//! member whose life is over is replaced by the one that is lived there now. A leader that is not wanted makes everybody wanted a voter beside itself, hands over, and leaves the
 //! rest to its successor.
 
 use super::transfer::LAG_MAX;
@@ -11,11 +12,12 @@ use super::{Group, GroupError, GroupStatus, MemberStatus};
 use crate::clock::locked;
 use crate::machine::Machine;
 use crate::peers::Replica;
+use crate::raft::Leader;
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::raft::Precondition;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// As many voters as a group may have at a time; more would make every write slow, and a record of them long.
@@ -72,31 +74,39 @@ impl<M: Machine> Group<M> {
             self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), Retain::Yes, at);
             return Ok(self.settle(&status).await);
         }
-        let ids: BTreeSet<u64> = wanted.iter().map(|replica| replica.store.0).collect();
+        let chosen = self.choose(wanted, &status).await;
+        if self.inner.role.borrow().term != status.term {
+            // What was said to the leader of an earlier term counts no more.
+            return Err(GroupError::NotLeader { leader: self.inner.role.borrow().leader });
+        }
+        let ids: BTreeSet<u64> = chosen.lives.keys().copied().collect();
         let voters = config.into_iter().next().unwrap_or_default();
-        let nodes: BTreeSet<u64> = status.members.iter().map(|member| member.replica.store.0).collect();
-        let missing: BTreeMap<u64, skein_model::HostId> = wanted
-            .iter()
-            .filter(|replica| !nodes.contains(&replica.store.0))
-            .map(|replica| (replica.store.0, replica.host))
-            .collect();
+        let nodes: BTreeSet<u64> = status.members.iter().map(|member| member.life.0).collect();
+        let mut missing = chosen.lives.clone();
+        missing.retain(|life, _| !nodes.contains(life));
         if !missing.is_empty() {
             self.change(ChangeMembers::AddNodes(missing.clone()), Retain::Yes, at);
+            // From here on the change itself stands in the way of whoever wants to end.
+            drop(chosen);
             self.settle(&status).await;
-            let added = wanted.iter().filter(|replica| missing.contains_key(&replica.store.0));
-            return Ok(Reconcile::Added(added.copied().collect()));
+            return Ok(Reconcile::Added(missing.into_values().collect()));
         }
+        if !chosen.unknown.is_empty() {
+            let why: Vec<String> = chosen.unknown.iter().map(|(_, why)| why.clone()).collect();
+            return Ok(Reconcile::Waiting(why.join("; ")));
+        }
+        drop(chosen);
         let behind: Vec<MemberStatus> = status
             .members
             .iter()
-            .filter(|m| ids.contains(&m.replica.store.0) && !voters.contains(&m.replica.store.0))
+            .filter(|m| ids.contains(&m.life.0) && !voters.contains(&m.life.0))
             .filter(|m| status.lag(m).is_none_or(|lag| LAG_MAX < lag))
             .cloned()
             .collect();
         if !behind.is_empty() {
             return Ok(Reconcile::CatchingUp(behind));
         }
-        let me = self.inner.me.store.0;
+        let me = self.inner.life.0;
         if !ids.contains(&me) {
             return self.leave(wanted, ids, voters, at, &status).await;
         }
@@ -122,13 +132,13 @@ impl<M: Machine> Group<M> {
         status: &GroupStatus,
     ) -> Result<Reconcile, GroupError> {
         if !ids.is_subset(&voters) {
-            ids.insert(self.inner.me.store.0);
+            ids.insert(self.inner.life.0);
             self.change(ChangeMembers::ReplaceAllVoters(ids), Retain::No, at);
             return Ok(self.settle(status).await);
         }
         let mut why = String::new();
         for replica in wanted {
-            if let Err(error) = self.check_can_lead(replica.store) {
+            if let Err(error) = self.heir(replica.store) {
                 why = error.to_string();
                 continue;
             }
@@ -154,22 +164,25 @@ impl<M: Machine> Group<M> {
         Some(task.await.unwrap_or_else(|e| Err(GroupError::Membership(format!("was cut short: {e}")))))
     }
 
-    /// Begins a change of the members as they were at `at`.
+    /// Begins a change of the members as they were at `at`, in the present term only.
     fn change(
         &self,
-        change: ChangeMembers<u64, skein_model::HostId>,
+        change: ChangeMembers<u64, Replica>,
         retain: Retain,
         at: Option<crate::raft::RaftLogId>,
     ) {
+        let term = self.inner.role.borrow().term;
         let raft = self.inner.raft.clone();
         let health = self.inner.health.clone();
         let unchanged = Precondition::LastMembershipLogId { last_membership_log_id: at };
+        let committed_leader_id = Leader { term, node_id: self.inner.life.0 };
+        let same_reign = Precondition::CommittedLeaderId { committed_leader_id };
         let retain = matches!(retain, Retain::Yes);
         let task = tokio::spawn(async move {
-            match raft.change_membership_if(change, retain, [unchanged]).await {
+            match raft.change_membership_if(change, retain, [unchanged, same_reign]).await {
                 Ok(_) => Ok(()),
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                    Err(GroupError::NotLeader { leader: super::replica(to.leader_id, to.leader_node) })
+                    Err(GroupError::NotLeader { leader: to.leader_node })
                 }
                 Err(RaftError::APIError(error)) => Err(GroupError::Membership(error.to_string())),
                 Err(RaftError::Fatal(fatal)) => Err(match health.failure() {

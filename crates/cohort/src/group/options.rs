@@ -3,7 +3,7 @@
 use crate::peers::{Peers, Replica};
 use crate::raft::health::OnFailure;
 use crate::raft::outbound::Throttle;
-use skein_model::GroupId;
+use skein_model::{GroupId, LifeId};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use std::time::Duration;
 pub struct GroupOptions {
     /// This replica.
     pub me: Replica,
+    /// Its life: the replica has had it since its log and its machine were made, and nobody else ever had it in this group.
+    pub life: LifeId,
     /// The group it is one of.
     pub group: GroupId,
     /// The other replicas.

@@ -6,7 +6,7 @@ use crate::raft::health::Health;
 use crate::raft::{Applied, Leader, Raft};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use skein_model::{HostId, StoreId};
+use skein_model::LifeId;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,7 +24,7 @@ pub struct Role {
 
 /// Starts to follow the role.
 pub(super) fn watch_role<M: Machine>(
-    me: Replica,
+    life: LifeId,
     raft: Raft<M>,
     applied: Arc<Applied>,
     health: Health,
@@ -41,13 +41,11 @@ pub(super) fn watch_role<M: Machine>(
                 // A leader's first entry in its term comes after all entries of earlier terms.
                 let first_applied = *entries.borrow_and_update();
                 let Leader { term, node_id } = server.vote.leader_id;
-                let leads =
-                    server.vote.committed && server.state == ServerState::Leader && node_id == me.store.0;
-                let host = server.membership_config.get_node(&node_id).copied();
-                let leader = Replica { store: StoreId(node_id), host: host.unwrap_or(HostId(0)) };
+                let leads = server.vote.committed && server.state == ServerState::Leader && node_id == life.0;
+                let leader: Option<Replica> = server.membership_config.get_node(&node_id).copied();
                 Role {
                     term,
-                    leader: (server.vote.committed && host.is_some() && !stopped).then_some(leader),
+                    leader: leader.filter(|_| server.vote.committed && !stopped),
                     leading: leads && !stopped && first_applied == Some(Leader { term, node_id }),
                 }
             };

@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::peers::Replica;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, LogIdOptionExt};
-use skein_model::StoreId;
+use skein_model::LifeId;
 use std::time::Duration;
 
 /// One replica's view of its group.
@@ -13,6 +13,8 @@ use std::time::Duration;
 pub struct GroupStatus {
     /// This replica.
     pub me: Replica,
+    /// Its life.
+    pub life: LifeId,
     /// The latest term heard of.
     pub term: u64,
     /// Who leads it, if known.
@@ -40,8 +42,10 @@ pub struct GroupStatus {
 /// One member of a group. What it has is known to the leader only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberStatus {
-    /// Which.
+    /// Where it lives.
     pub replica: Replica,
+    /// Which of those who lived there.
+    pub life: LifeId,
     /// Whether it votes, or only learns.
     pub voter: bool,
     /// Entries it has, from the first; `None` if not known.
@@ -69,12 +73,13 @@ impl<M: Machine> Group<M> {
         let effective = &metrics.membership_config;
         let committed = &metrics.committed_membership_config;
         let voters: Vec<u64> = effective.voter_ids().collect();
-        let members = effective.nodes().map(|(node, host)| {
-            let me = *node == inner.me.store.0;
+        let members = effective.nodes().map(|(node, replica)| {
+            let me = *node == inner.life.0;
             let matched = metrics.replication.as_ref().and_then(|all| all.get(node)).copied();
             let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(node)).copied().flatten();
             MemberStatus {
-                replica: Replica { store: StoreId(*node), host: *host },
+                replica: *replica,
+                life: LifeId(*node),
                 voter: voters.contains(node),
                 log_end: if me {
                     Some(metrics.last_log_index.map_or(0, |last| last + 1))
@@ -82,14 +87,13 @@ impl<M: Machine> Group<M> {
                     matched.map(|at| at.next_index())
                 },
                 silent: if me { Some(Duration::ZERO) } else { heard.map(|at| at.into_inner().elapsed()) },
-                snapshot: inner.outbound.progress(StoreId(*node)),
+                snapshot: inner.outbound.progress(*node),
             }
         });
-        let committed_voters = committed
-            .voter_ids()
-            .filter_map(|node| Some(Replica { store: StoreId(node), host: *committed.get_node(&node)? }));
+        let committed_voters = committed.voter_ids().filter_map(|node| committed.get_node(&node).copied());
         GroupStatus {
             me: inner.me,
+            life: inner.life,
             term: role.term,
             leader: role.leader,
             leading: role.leading,

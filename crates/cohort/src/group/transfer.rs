@@ -1,12 +1,12 @@
 //! Handing leadership over.
 
-use super::{Group, GroupError, replica};
+use super::{Group, GroupError};
 use crate::machine::Machine;
 use crate::peers::Replica;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, LogIdOptionExt};
-use skein_model::StoreId;
+use skein_model::{LifeId, StoreId};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -43,12 +43,12 @@ impl<M: Machine> Group<M> {
         if to == me {
             return Ok(());
         }
-        self.check_can_lead(to)?;
+        let heir = self.heir(to)?;
         if inner.handing_over.swap(term, Ordering::SeqCst) == term {
             return Err(GroupError::Membership("leadership is being handed over already".into()));
         }
         let trigger = inner.raft.trigger();
-        trigger.transfer_leader(to.0).await.map_err(|fatal| self.stopped(&fatal))?;
+        trigger.transfer_leader(heir.0).await.map_err(|fatal| self.stopped(&fatal))?;
         // The new leader's term is heard of when it asks for votes; a lease is ample for that.
         let patience = inner.timing.lease;
         let changed = {
@@ -66,14 +66,27 @@ impl<M: Machine> Group<M> {
         Err(GroupError::NoQuorum(format!("{to} did not take over within {patience:?}")))
     }
 
-    /// Whether a replica is a voter and close enough behind to be elected.
-    pub(super) fn check_can_lead(&self, to: StoreId) -> Result<(), GroupError> {
+    /// The life in a directory that can take over; the error says why there is none.
+    pub(super) fn heir(&self, to: StoreId) -> Result<LifeId, GroupError> {
+        let status = self.status();
+        let mut why = GroupError::Membership(format!("{to} is no member"));
+        for member in status.members.iter().filter(|member| member.replica.store == to) {
+            match self.check_can_lead(member.life) {
+                Ok(()) => return Ok(member.life),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
+    }
+
+    /// Whether a life of a replica is a voter and close enough behind to be elected.
+    fn check_can_lead(&self, to: LifeId) -> Result<(), GroupError> {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         if metrics.state != ServerState::Leader {
             let node = metrics.current_leader;
-            let host = node.and_then(|node| metrics.membership_config.get_node(&node).copied());
-            return Err(GroupError::NotLeader { leader: replica(node, host) });
+            let leader = node.and_then(|node| metrics.membership_config.get_node(&node).copied());
+            return Err(GroupError::NotLeader { leader });
         }
         if !metrics.membership_config.voter_ids().any(|node| node == to.0) {
             return Err(GroupError::Membership(format!("{to} is no voter")));

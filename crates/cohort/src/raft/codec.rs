@@ -3,22 +3,26 @@
 //! ```text
 //! log id:      | term u64 | node u64 | index u64 |
 //! vote:        | term u64 | node u64 | committed u8 |
-//! entry:       | term u64 | node u64 | kind u8 (0 blank, 1 command, 3 membership) | body |   (the log keeps the index)
-//! membership:  | configs u16 | { voters u16 | node u64 … } … | nodes u16 | { node u64 | host u64 } … |
-//! place:       | 2 u8 | origin u8 (0 applied, 1 received) | flag u8 | log id | flag u8 | log id of the membership | membership |
+//! entry:       | term u64 | node u64 | kind u8 (0 blank, 1 command, 4 membership) | body |   (the log keeps the index)
+//! membership:  | configs u16 | { voters u16 | node u64 … } … | nodes u16 | { node u64 | host u64 | store u64 } … |
+//! place:       | 3 u8 | origin u8 (0 applied, 1 received) | flag u8 | log id | flag u8 | log id of the membership | membership |
 //! ```
 //!
-//! Before there were peers, a node was a host, so memberships named no hosts. Those are still read, each node as its own host:
+//! A node is a life of a replica. Before it was, it was a store, so memberships named no stores; and before there were peers it was a host,
+//! so they named no hosts either. Those are still read, each node as its own store, and as its own host:
 //!
 //! ```text
+//! kind 3:      | configs u16 | { voters u16 | node u64 … } … | nodes u16 | { node u64 | host u64 } … |
+//! place 2:     | 2 u8 | as place 3, with a membership as in kind 3 |
 //! kind 2:      | configs u16 | { voters u16 | node u64 … } … | nodes u16 | node u64 … |
 //! old place:   | flag u8 | log id | flag u8 | log id of the membership | membership as in kind 2 |
 //! ```
 
 use super::types::{Command, Leader, RaftEntry, RaftLogId, RaftMembership, RaftVote, StoredRaftMembership};
+use crate::peers::Replica;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::{EntryPayload, LogId};
-use skein_model::HostId;
+use skein_model::{HostId, StoreId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -96,9 +100,10 @@ fn put_membership(out: &mut BytesMut, membership: &RaftMembership) {
         config.iter().for_each(|node| out.put_u64_le(*node));
     }
     out.put_u16_le(membership.nodes().count() as u16);
-    for (node, host) in membership.nodes() {
+    for (node, replica) in membership.nodes() {
         out.put_u64_le(*node);
-        out.put_u64_le(host.0);
+        out.put_u64_le(replica.host.0);
+        out.put_u64_le(replica.store.0);
     }
 }
 
@@ -109,24 +114,39 @@ fn get_nodes(bytes: &mut Bytes) -> io::Result<BTreeSet<u64>> {
     Ok((0..count).map(|_| bytes.get_u64_le()).collect())
 }
 
-/// Whether memberships name the hosts of nodes.
+/// What memberships say of a node besides its number.
 #[derive(Clone, Copy)]
-enum Hosts {
-    /// As written before there were peers.
-    Implied,
-    Named,
+enum Told {
+    /// Nothing, as written before there were peers.
+    Nothing,
+    /// Its host, as written while a node was a store.
+    Host,
+    /// Its host and its store.
+    Replica,
 }
 
-fn get_membership(bytes: &mut Bytes, hosts: Hosts) -> io::Result<RaftMembership> {
+fn get_membership(bytes: &mut Bytes, told: Told) -> io::Result<RaftMembership> {
     need(bytes, 2, "config count")?;
     let configs = (0..bytes.get_u16_le()).map(|_| get_nodes(bytes)).collect::<io::Result<Vec<_>>>()?;
-    let nodes: BTreeMap<u64, HostId> = match hosts {
-        Hosts::Implied => get_nodes(bytes)?.into_iter().map(|n| (n, HostId(n))).collect(),
-        Hosts::Named => {
+    let of_store = |node: u64, host: u64| (node, Replica { store: StoreId(node), host: HostId(host) });
+    let nodes: BTreeMap<u64, Replica> = match told {
+        Told::Nothing => get_nodes(bytes)?.into_iter().map(|node| of_store(node, node)).collect(),
+        Told::Host => {
             need(bytes, 2, "node count")?;
             let count = bytes.get_u16_le() as usize;
             need(bytes, count * 16, "nodes")?;
-            (0..count).map(|_| (bytes.get_u64_le(), HostId(bytes.get_u64_le()))).collect()
+            (0..count).map(|_| of_store(bytes.get_u64_le(), bytes.get_u64_le())).collect()
+        }
+        Told::Replica => {
+            need(bytes, 2, "node count")?;
+            let count = bytes.get_u16_le() as usize;
+            need(bytes, count * 24, "nodes")?;
+            let node = |_| {
+                let node = bytes.get_u64_le();
+                let host = HostId(bytes.get_u64_le());
+                (node, Replica { host, store: StoreId(bytes.get_u64_le()) })
+            };
+            (0..count).map(node).collect()
         }
     };
     if configs.is_empty() {
@@ -146,7 +166,7 @@ pub(crate) fn encode_entry(entry: &RaftEntry) -> Bytes {
             out.put_slice(&command.0);
         }
         EntryPayload::Membership(membership) => {
-            out.put_u8(3);
+            out.put_u8(4);
             put_membership(&mut out, membership);
         }
     }
@@ -159,9 +179,13 @@ pub(crate) fn decode_entry(index: u64, mut bytes: Bytes) -> io::Result<RaftEntry
     let payload = match bytes.get_u8() {
         0 if bytes.is_empty() => EntryPayload::Blank,
         1 => EntryPayload::Normal(Command(bytes)),
-        kind @ 2..=3 => {
-            let hosts = if kind == 2 { Hosts::Implied } else { Hosts::Named };
-            let membership = get_membership(&mut bytes, hosts)?;
+        kind @ 2..=4 => {
+            let told = match kind {
+                2 => Told::Nothing,
+                3 => Told::Host,
+                _ => Told::Replica,
+            };
+            let membership = get_membership(&mut bytes, told)?;
             if !bytes.is_empty() {
                 return Err(malformed("membership"));
             }
@@ -211,7 +235,9 @@ impl Default for Place {
     }
 }
 
-const PLACE_VERSION: u8 = 2;
+const PLACE_VERSION: u8 = 3;
+/// The place of when a node was a store.
+const PLACE_OF_STORES: u8 = 2;
 
 pub(crate) fn encode_place(place: &Place) -> Bytes {
     let mut out = BytesMut::with_capacity(160);
@@ -225,18 +251,22 @@ pub(crate) fn encode_place(place: &Place) -> Bytes {
 
 pub(crate) fn decode_place(mut bytes: Bytes) -> io::Result<Place> {
     need(&bytes, 2, "version")?;
-    let (origin, hosts) = match (bytes[0], bytes[1]) {
-        (PLACE_VERSION, 0) => (Origin::Applied, Hosts::Named),
-        (PLACE_VERSION, 1) => (Origin::Received, Hosts::Named),
-        (PLACE_VERSION, _) => return Err(malformed("origin")),
-        _ => (Origin::Applied, Hosts::Implied),
+    let told = match bytes[0] {
+        PLACE_VERSION => Told::Replica,
+        PLACE_OF_STORES => Told::Host,
+        _ => Told::Nothing,
     };
-    if let Hosts::Named = hosts {
+    let origin = match (told, bytes[1]) {
+        (Told::Nothing, _) | (_, 0) => Origin::Applied,
+        (_, 1) => Origin::Received,
+        _ => return Err(malformed("origin")),
+    };
+    if !matches!(told, Told::Nothing) {
         bytes.advance(2);
     }
     let last = get_optional_log_id(&mut bytes)?;
     let at = get_optional_log_id(&mut bytes)?;
-    let membership = get_membership(&mut bytes, hosts)?;
+    let membership = get_membership(&mut bytes, told)?;
     if !bytes.is_empty() {
         return Err(malformed("end"));
     }
@@ -272,10 +302,12 @@ mod tests {
 
         #[test]
         fn memberships_come_back_with_the_hosts_of_their_nodes(
-            nodes in proptest::collection::btree_map(any::<u64>(), any::<u64>().prop_map(HostId), 1..5),
+            nodes in proptest::collection::btree_map(any::<u64>(), any::<(u64, u64)>(), 1..5),
             index: u64,
             received: bool,
         ) {
+            let replica = |(host, store)| Replica { host: HostId(host), store: StoreId(store) };
+            let nodes: BTreeMap<u64, Replica> = nodes.into_iter().map(|(n, it)| (n, replica(it))).collect();
             let membership = RaftMembership::from(nodes);
             let entry = RaftEntry {
                 log_id: log_id(1, 2, index),
@@ -298,8 +330,40 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_while_a_node_was_a_store_is_read_with_each_node_as_its_own_store() {
+        let replica = Replica { host: HostId(3), store: StoreId(7) };
+        let membership = RaftMembership::from(BTreeMap::from([(7, replica)]));
+        let mut old = BytesMut::new();
+        for word in [1u16, 1] {
+            old.put_u16_le(word);
+        }
+        old.put_u64_le(7);
+        old.put_u16_le(1);
+        old.put_u64_le(7);
+        old.put_u64_le(3);
+        let mut entry = BytesMut::new();
+        put_leader(&mut entry, &Leader { term: 1, node_id: 7 });
+        entry.put_u8(3);
+        entry.put_slice(&old);
+        assert_eq!(
+            decode_entry(4, entry.freeze()).unwrap().payload,
+            EntryPayload::Membership(membership.clone())
+        );
+        for (origin, byte) in [(Origin::Applied, 0), (Origin::Received, 1)] {
+            let mut place = BytesMut::from(&[2, byte][..]);
+            put_optional_log_id(&mut place, Some(&log_id(1, 7, 9)));
+            put_optional_log_id(&mut place, Some(&log_id(1, 7, 4)));
+            place.put_slice(&old);
+            let place = decode_place(place.freeze()).unwrap();
+            let expected = StoredRaftMembership::new(Some(log_id(1, 7, 4)), membership.clone());
+            assert_eq!((place.origin, place.membership), (origin, expected));
+        }
+    }
+
+    #[test]
     fn what_a_database_of_one_wrote_is_read_with_each_node_as_its_own_host() {
-        let membership = RaftMembership::from(BTreeMap::from([(7, HostId(7))]));
+        let membership =
+            RaftMembership::from(BTreeMap::from([(7, Replica { host: HostId(7), store: StoreId(7) })]));
         let mut old = BytesMut::new();
         for word in [1u16, 1] {
             old.put_u16_le(word);

@@ -1,11 +1,11 @@
 //! The snapshot on its way in: fetched by a task of its own, while the leader asks now and then how far it is.
 
-use super::rpc::{Fetch, Install, Installing, Piece, Request};
+use super::rpc::{Fetch, Install, Installing, Lives, Piece, Request};
 use super::state_machine::{RaftSnapshot, SnapshotData};
-use super::{Raft, types::RaftVote};
+use super::{Member, Raft, types::RaftVote};
 use crate::clock::locked;
 use crate::machine::{Machine, MachineError, Staging};
-use crate::peers::{PeerError, Peers, Replica};
+use crate::peers::{PeerError, Peers};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use openraft::SnapshotMeta;
@@ -32,7 +32,7 @@ pub(crate) struct Inbound {
 }
 
 struct Current {
-    from: Replica,
+    from: Member,
     snapshot: u64,
     vote: RaftVote,
     state: watch::Receiver<Installing>,
@@ -55,11 +55,13 @@ impl Inbound {
         locked(&self.current).take();
     }
 
-    /// Begins to fetch the snapshot unless it is being fetched already, and tells how far it is.
+    /// Begins to fetch the snapshot for `life`, this replica's, unless it is being fetched already, and tells how far it is.
+    #[expect(clippy::too_many_arguments, reason = "what a snapshot needs, once")]
     pub(crate) async fn install<M: Machine>(
         &self,
         install: Install,
-        from: Replica,
+        from: Member,
+        life: u64,
         peers: &Arc<dyn Peers>,
         group: GroupId,
         raft: &Raft<M>,
@@ -77,6 +79,7 @@ impl Inbound {
                     let receiver = Receiver {
                         install,
                         from,
+                        life,
                         peers: peers.clone(),
                         group,
                         raft: raft.clone(),
@@ -103,7 +106,8 @@ impl Inbound {
 
 struct Receiver<M: Machine> {
     install: Install,
-    from: Replica,
+    from: Member,
+    life: u64,
     peers: Arc<dyn Peers>,
     group: GroupId,
     raft: Raft<M>,
@@ -116,7 +120,7 @@ impl<M: Machine> Receiver<M> {
         let end = match self.receive().await {
             Ok(vote) => Installing::Done { vote },
             Err(why) => {
-                tracing::warn!(from = %self.from.host, group = %self.group, why, "receive a snapshot");
+                tracing::warn!(from = %self.from.replica.host, group = %self.group, why, "receive a snapshot");
                 Installing::Failed { why }
             }
         };
@@ -140,7 +144,7 @@ impl<M: Machine> Receiver<M> {
                     if SILENCE_MAX < heard.elapsed() {
                         return Err(why);
                     }
-                    tracing::info!(from = %self.from.host, group = %self.group, why, arrived, "a snapshot was cut; going on");
+                    tracing::info!(from = %self.from.replica.host, group = %self.group, why, arrived, "a snapshot was cut; going on");
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -160,8 +164,9 @@ impl<M: Machine> Receiver<M> {
         arrived: &mut u64,
     ) -> Result<(), Cut> {
         let id = self.install.snapshot;
-        let request = Request::Fetch(Fetch { snapshot: id, position: position.clone() }).encode();
-        let mut pieces = self.peers.fetch(self.from, self.group, request);
+        let request = Request::Fetch(Fetch { snapshot: id, position: position.clone() });
+        let request = request.encode(Lives { from: self.life, to: self.from.life });
+        let mut pieces = self.peers.fetch(self.from.replica, self.group, request);
         loop {
             let piece = match tokio::time::timeout(PIECE_PATIENCE, pieces.next()).await {
                 Ok(Some(Ok(piece))) => piece,

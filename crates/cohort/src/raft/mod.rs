@@ -13,7 +13,7 @@ mod types;
 pub(crate) use log_store::LogStore;
 pub(crate) use network::Network;
 pub(crate) use state_machine::{Applied, StateMachine};
-pub(crate) use types::{Command, EntryResponder, Leader, RaftLogId, RaftTypes};
+pub(crate) use types::{Command, EntryResponder, Leader, Member, RaftLogId, RaftTypes};
 
 /// A group's Raft.
 pub(crate) type Raft<M> = openraft::Raft<RaftTypes, StateMachine<M>>;

@@ -1,9 +1,9 @@
 //! Raft's messages to the other replicas.
 
 use super::outbound::Outbound;
-use super::rpc::{Request, decode_append_response, decode_transfer_response, decode_vote_response};
+use super::rpc::{Lives, Request, decode_append_response, decode_transfer_response, decode_vote_response};
 use super::state_machine::{RaftSnapshot, SnapshotData};
-use super::types::{RaftTypes, RaftVote};
+use super::types::{Member, RaftTypes, RaftVote};
 use crate::machine::Machine;
 use crate::peers::{PeerError, Peers, Replica};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
-use skein_model::{GroupId, HostId, StoreId};
+use skein_model::GroupId;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ const APPEND_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Makes the senders to a group's replicas.
 pub(crate) struct Network<M: Machine> {
+    /// The life that sends.
+    pub(crate) life: u64,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) group: GroupId,
     /// How long to wait for an answer to a heartbeat, a vote, a transfer.
@@ -35,7 +37,8 @@ pub(crate) struct Network<M: Machine> {
 
 /// Sends to one replica.
 pub(crate) struct Sender<M: Machine> {
-    to: Replica,
+    life: u64,
+    to: Member,
     peers: Arc<dyn Peers>,
     group: GroupId,
     patience: Duration,
@@ -50,7 +53,8 @@ impl<M: Machine> Sender<M> {
         decode: impl FnOnce(Bytes) -> io::Result<T>,
     ) -> Result<T, RPCError<RaftTypes>> {
         let deadline = Instant::now() + patience;
-        let answer = self.peers.call(self.to, self.group, request.encode(), deadline);
+        let request = request.encode(Lives { from: self.life, to: self.to.life });
+        let answer = self.peers.call(self.to.replica, self.group, request, deadline);
         // The transport keeps to the deadline, too; this is for one that does not.
         let answer = match tokio::time::timeout_at(deadline, answer).await {
             Ok(answer) => answer,
@@ -68,9 +72,10 @@ impl<M: Machine> Sender<M> {
 impl<M: Machine> RaftNetworkFactory<RaftTypes> for Network<M> {
     type Network = Sender<M>;
 
-    async fn new_client(&mut self, target: u64, node: &HostId) -> Sender<M> {
+    async fn new_client(&mut self, target: u64, node: &Replica) -> Sender<M> {
         Sender {
-            to: Replica { store: StoreId(target), host: *node },
+            life: self.life,
+            to: Member { life: target, replica: *node },
             peers: self.peers.clone(),
             group: self.group,
             patience: self.patience,
@@ -127,14 +132,15 @@ impl<M: Machine> RaftNetworkV2<RaftTypes> for Sender<M> {
             let error = AnyError::error("the store cannot be looked at now");
             return Err(StreamingError::Unreachable(Unreachable::new(&error)));
         };
-        let sending = self.outbound.send(&self.peers, self.group, self.to, vote, snapshot.meta, view);
+        let sending =
+            self.outbound.send(&self.peers, self.group, self.life, self.to, vote, snapshot.meta, view);
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = sending => match sent {
                 Ok(vote) => Ok(SnapshotResponse { vote }),
                 Err(why) => {
-                    tracing::warn!(to = %self.to.host, group = %self.group, why, "send a snapshot; tried again");
+                    tracing::warn!(to = %self.to.replica.host, group = %self.group, why, "send a snapshot; tried again");
                     Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error(why))))
                 }
             },

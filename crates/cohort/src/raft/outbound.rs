@@ -2,16 +2,16 @@
 //! its own pace, and goes on where it was when the connection is cut. The leader keeps no chunk.
 
 use super::codec::{Origin, Place};
-use super::rpc::{Fetch, Install, Installing, Piece, Request};
+use super::rpc::{Fetch, Install, Installing, Lives, Piece, Request};
 use super::state_machine::RaftSnapshotMeta;
-use super::types::RaftVote;
+use super::types::{Member, RaftVote};
 use crate::clock::locked;
 use crate::machine::{Machine, MachineError, View};
-use crate::peers::{PeerError, Peers, Replica};
+use crate::peers::{PeerError, Peers};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use skein_model::{GroupId, StoreId};
+use skein_model::GroupId;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -46,7 +46,7 @@ pub struct SnapshotProgress {
 
 struct Out<V> {
     view: Arc<V>,
-    to: Replica,
+    to: Member,
     progress: SnapshotProgress,
     /// Whether the receiver has said anything about it.
     heard: bool,
@@ -80,9 +80,9 @@ impl<M: Machine> Outbound<M> {
         Outbound { sending: Arc::default(), next: Arc::new(AtomicU64::new(seed)), throttle }
     }
 
-    /// How far the snapshot to a replica is, if there is one.
-    pub(crate) fn progress(&self, to: StoreId) -> Option<SnapshotProgress> {
-        locked(&self.sending).values().find(|out| out.to.store == to).map(|out| out.progress)
+    /// How far the snapshot to a life is, if there is one.
+    pub(crate) fn progress(&self, to: u64) -> Option<SnapshotProgress> {
+        locked(&self.sending).values().find(|out| out.to.life == to).map(|out| out.progress)
     }
 
     /// Index of the oldest snapshot that somebody is fetching: its receiver needs the log from there.
@@ -90,12 +90,14 @@ impl<M: Machine> Outbound<M> {
         locked(&self.sending).values().filter(|out| out.heard).map(|out| out.progress.index).min()
     }
 
-    /// Has a snapshot fetched and installed; returns the follower's vote then.
+    /// Has a snapshot of `from`, the life that sends, fetched and installed; returns the follower's vote then.
+    #[expect(clippy::too_many_arguments, reason = "what a snapshot needs, once")]
     pub(crate) async fn send(
         &self,
         peers: &Arc<dyn Peers>,
         group: GroupId,
-        to: Replica,
+        from: u64,
+        to: Member,
         vote: RaftVote,
         meta: RaftSnapshotMeta,
         view: Arc<M::View>,
@@ -105,7 +107,8 @@ impl<M: Machine> Outbound<M> {
         let index = meta.last_log_id.map_or(0, |last| last.index);
         let place =
             Place { origin: Origin::Received, last: meta.last_log_id, membership: meta.last_membership };
-        let request = Request::Install(Install { vote, place, snapshot: id, bytes: bytes_total }).encode();
+        let request = Request::Install(Install { vote, place, snapshot: id, bytes: bytes_total });
+        let request = request.encode(Lives { from, to: to.life });
         let progress = SnapshotProgress { bytes: 0, bytes_total, index };
         locked(&self.sending).insert(id, Out { view, to, progress, heard: false });
         let _kept = Kept(self, id);
@@ -113,7 +116,8 @@ impl<M: Machine> Outbound<M> {
         let (mut heard, mut silence_max) = (Instant::now(), ANSWER_PATIENCE);
         loop {
             let deadline = Instant::now() + ANSWER_PATIENCE;
-            let answer = tokio::time::timeout_at(deadline, peers.call(to, group, request.clone(), deadline));
+            let answer =
+                tokio::time::timeout_at(deadline, peers.call(to.replica, group, request.clone(), deadline));
             let error = match answer.await {
                 Ok(Ok(bytes)) => {
                     (heard, silence_max) = (Instant::now(), SILENCE_MAX);
@@ -139,7 +143,7 @@ impl<M: Machine> Outbound<M> {
     }
 
     /// The pieces that a follower asks for.
-    pub(crate) fn serve(&self, from: Replica, fetch: Fetch) -> BoxStream<'static, Result<Bytes, PeerError>> {
+    pub(crate) fn serve(&self, from: Member, fetch: Fetch) -> BoxStream<'static, Result<Bytes, PeerError>> {
         let id = fetch.snapshot;
         let state = Some((self.clone(), fetch.position));
         Box::pin(stream::unfold(state, move |state| async move {
@@ -158,7 +162,7 @@ impl<M: Machine> Outbound<M> {
         }))
     }
 
-    async fn piece(&self, from: Replica, id: u64, position: Bytes) -> Result<Piece, PeerError> {
+    async fn piece(&self, from: Member, id: u64, position: Bytes) -> Result<Piece, PeerError> {
         let view = match locked(&self.sending).get(&id) {
             Some(out) if out.to == from => out.view.clone(),
             _ => return Err(PeerError::Refused("this snapshot is not being sent any more".into())),

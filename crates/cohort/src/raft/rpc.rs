@@ -1,13 +1,15 @@
 //! Messages between the replicas of a group as bytes. Integers are little-endian; `docs/FORMAT.md` draws the records inside.
 //!
 //! ```text
-//! request:   | version u8 = 1 | kind u8 | body |
+//! request:   | version u8 = 2 | kind u8 | from: life u64 | to: life u64, 0 for whichever there is | body |
 //!   1 append:    | vote | flag u8 | previous log id | flag u8 | committed log id | count u32 | { index u64 | length u32 | entry } … |
 //!   2 vote, 3 pre-vote: | vote | flag u8 | last log id | by transfer u8 |
 //!   4 transfer:  | vote | to u64 | flag u8 | last log id |
 //!   5 install:   | vote | place | snapshot u64 | bytes u64 |
 //!   6 fetch:     | snapshot u64 | position |
-//! chunk:     | version u8 = 1 | last u8 | xxh3 of position, next and bytes: u64 | length of next u32 | next | bytes |
+//!   7 who lives there, 8 may `from` be deleted: nothing more
+//! answer:    | version u8 = 2 | kind u8 | body |
+//! chunk:     | version u8 = 2 | last u8 | xxh3 of position, next and bytes: u64 | length of next u32 | next | bytes |
 //! ```
 //!
 //! Decoding is total: whatever the bytes, there is a message or an error, and nothing is allocated by what a count claims.
@@ -25,7 +27,14 @@ use openraft::raft::{
 use std::io;
 use xxhash_rust::xxh3::Xxh3;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// Between which lives of replicas a message goes. A `to` of 0 means whichever there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lives {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
 
 /// What a replica asks of another.
 #[derive(Debug, Clone)]
@@ -36,6 +45,18 @@ pub(crate) enum Request {
     Transfer(TransferLeaderRequest<RaftTypes>),
     Install(Install),
     Fetch(Fetch),
+    /// Which life is lived there, and whether it stays. Asked before it is made a member.
+    Who,
+    /// Whether the life that asks may end: to the leader.
+    MayEnd,
+}
+
+/// The answer to [`Request::Who`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Presence {
+    pub(crate) life: u64,
+    /// Whether it is to stay, as far as is known there.
+    pub(crate) stays: bool,
 }
 
 /// "Fetch this snapshot from me, and install it", repeated until it is done.
@@ -79,6 +100,13 @@ fn begin(kind: u8, capacity: usize) -> BytesMut {
     let mut out = BytesMut::with_capacity(2 + capacity);
     out.put_u8(VERSION);
     out.put_u8(kind);
+    out
+}
+
+fn begin_request(kind: u8, lives: Lives, capacity: usize) -> BytesMut {
+    let mut out = begin(kind, 16 + capacity);
+    out.put_u64_le(lives.from);
+    out.put_u64_le(lives.to);
     out
 }
 
@@ -126,20 +154,20 @@ fn put_len(out: &mut BytesMut, bytes: &[u8]) {
 }
 
 impl Request {
-    pub(crate) fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self, lives: Lives) -> Bytes {
         match self {
-            Request::Append(rpc) => encode_append(rpc),
-            Request::Vote(rpc) => encode_vote_request(2, rpc),
-            Request::PreVote(rpc) => encode_vote_request(3, rpc),
+            Request::Append(rpc) => encode_append(lives, rpc),
+            Request::Vote(rpc) => encode_vote_request(2, lives, rpc),
+            Request::PreVote(rpc) => encode_vote_request(3, lives, rpc),
             Request::Transfer(rpc) => {
-                let mut out = begin(4, 64);
+                let mut out = begin_request(4, lives, 64);
                 put_vote(&mut out, rpc.from_leader());
                 out.put_u64_le(*rpc.to_node_id());
                 put_optional_log_id(&mut out, rpc.last_log_id());
                 out.freeze()
             }
             Request::Install(install) => {
-                let mut out = begin(5, 256);
+                let mut out = begin_request(5, lives, 256);
                 put_vote(&mut out, &install.vote);
                 out.put_u64_le(install.snapshot);
                 out.put_u64_le(install.bytes);
@@ -147,17 +175,25 @@ impl Request {
                 out.freeze()
             }
             Request::Fetch(fetch) => {
-                let mut out = begin(6, 8 + fetch.position.len());
+                let mut out = begin_request(6, lives, 8 + fetch.position.len());
                 out.put_u64_le(fetch.snapshot);
                 out.put_slice(&fetch.position);
                 out.freeze()
             }
+            Request::Who => begin_request(7, lives, 0).freeze(),
+            Request::MayEnd => begin_request(8, lives, 0).freeze(),
         }
     }
 
-    pub(crate) fn decode(mut bytes: Bytes) -> io::Result<Request> {
+    pub(crate) fn decode(mut bytes: Bytes) -> io::Result<(Lives, Request)> {
         version(&mut bytes)?;
-        match get_u8(&mut bytes, "kind")? {
+        let kind = get_u8(&mut bytes, "kind")?;
+        let lives = Lives { from: get_u64(&mut bytes, "sender")?, to: get_u64(&mut bytes, "receiver")? };
+        Ok((lives, Request::decode_body(kind, bytes)?))
+    }
+
+    fn decode_body(kind: u8, mut bytes: Bytes) -> io::Result<Request> {
+        match kind {
             1 => decode_append(bytes).map(Request::Append),
             2 => decode_vote_request(bytes).map(Request::Vote),
             3 => decode_vote_request(bytes).map(Request::PreVote),
@@ -182,15 +218,18 @@ impl Request {
                 let snapshot = get_u64(&mut bytes, "snapshot")?;
                 Ok(Request::Fetch(Fetch { snapshot, position: bytes }))
             }
+            7 => at_end(&bytes).map(|()| Request::Who),
+            8 => at_end(&bytes).map(|()| Request::MayEnd),
             _ => Err(malformed("kind")),
         }
     }
 }
 
-fn encode_append(rpc: &AppendEntriesRequest<RaftTypes>) -> Bytes {
+fn encode_append(lives: Lives, rpc: &AppendEntriesRequest<RaftTypes>) -> Bytes {
     let entries: Vec<(u64, Bytes)> =
         rpc.entries.iter().map(|entry| (entry.log_id.index, encode_entry(entry))).collect();
-    let mut out = begin(1, 80 + entries.iter().map(|(_, entry)| 12 + entry.len()).sum::<usize>());
+    let mut out =
+        begin_request(1, lives, 80 + entries.iter().map(|(_, entry)| 12 + entry.len()).sum::<usize>());
     put_vote(&mut out, &rpc.vote);
     put_optional_log_id(&mut out, rpc.prev_log_id.as_ref());
     put_optional_log_id(&mut out, rpc.leader_commit.as_ref());
@@ -226,8 +265,8 @@ fn decode_append(mut bytes: Bytes) -> io::Result<AppendEntriesRequest<RaftTypes>
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }
 
-fn encode_vote_request(kind: u8, rpc: &VoteRequest<RaftTypes>) -> Bytes {
-    let mut out = begin(kind, 64);
+fn encode_vote_request(kind: u8, lives: Lives, rpc: &VoteRequest<RaftTypes>) -> Bytes {
+    let mut out = begin_request(kind, lives, 64);
     put_vote(&mut out, &rpc.vote);
     put_optional_log_id(&mut out, rpc.last_log_id.as_ref());
     out.put_u8(u8::from(rpc.leadership_transfer));
@@ -325,6 +364,34 @@ pub(crate) fn decode_transfer_response(mut bytes: Bytes) -> io::Result<TransferL
     };
     at_end(&bytes)?;
     Ok(response)
+}
+
+impl Presence {
+    pub(crate) fn encode(self) -> Bytes {
+        let mut out = begin(u8::from(self.stays), 8);
+        out.put_u64_le(self.life);
+        out.freeze()
+    }
+
+    pub(crate) fn decode(mut bytes: Bytes) -> io::Result<Presence> {
+        version(&mut bytes)?;
+        let stays = get_flag(&mut bytes, "answer")?;
+        let life = get_u64(&mut bytes, "life")?;
+        at_end(&bytes)?;
+        Ok(Presence { life, stays })
+    }
+}
+
+/// The answer to [`Request::MayEnd`].
+pub(crate) fn encode_may_end(may: bool) -> Bytes {
+    begin(u8::from(may), 0).freeze()
+}
+
+pub(crate) fn decode_may_end(mut bytes: Bytes) -> io::Result<bool> {
+    version(&mut bytes)?;
+    let may = get_flag(&mut bytes, "answer")?;
+    at_end(&bytes)?;
+    Ok(may)
 }
 
 impl Installing {

@@ -10,12 +10,12 @@ use super::log_store::LogStore;
 use super::types::{Leader, RaftLogId, RaftTypes, StoredRaftMembership};
 use crate::clock::locked;
 use crate::machine::{Entry, Machine, MachineError, View};
+use crate::peers::Replica;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use skein_model::HostId;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,8 +24,8 @@ use tokio::sync::watch;
 /// Between two attempts to apply an entry that finds no room.
 const RETRY: Duration = Duration::from_millis(50);
 
-pub(crate) type RaftSnapshotMeta = SnapshotMeta<Leader, u64, HostId>;
-pub(crate) type RaftSnapshot<M> = Snapshot<Leader, u64, HostId, SnapshotData<M>>;
+pub(crate) type RaftSnapshotMeta = SnapshotMeta<Leader, u64, Replica>;
+pub(crate) type RaftSnapshot<M> = Snapshot<Leader, u64, Replica, SnapshotData<M>>;
 
 /// What travels with a snapshot's description inside this process.
 pub(crate) enum SnapshotData<M: Machine> {

@@ -5,9 +5,11 @@ use bytes::Bytes;
 use skein_cohort::group::Timing;
 use skein_cohort::peers::{NoPeers, Replica};
 use skein_cohort::{Cohort, CohortError, CohortOptions};
-use skein_model::{ContentType, GroupId, HostId, RowOp, StoreId, TableId, Transaction, TxId, Value, WriteOp};
+use skein_model::{
+    ContentType, GroupId, HostId, LifeId, RowOp, StoreId, TableId, Transaction, TxId, Value, WriteOp,
+};
 use skein_storage::disk::{Disk, MemDisk};
-use skein_storage::drives::{Drives, DrivesError};
+use skein_storage::drives::{Drives, DrivesError, Life};
 use skein_storage::engine::{Engine, EngineStats, MemEngine};
 use skein_storage::log::{Log, LogOptions};
 use std::collections::BTreeSet;
@@ -180,6 +182,7 @@ impl Machine {
         let options = CohortOptions {
             group: GroupId::FIRST,
             me: ME,
+            founder: true,
             log: log.group(1),
             drives: Arc::new(OneStore(self.clone())),
             peers: Arc::new(NoPeers),
@@ -243,6 +246,18 @@ impl Drives for OneStore {
     }
 
     fn promote(&self, group: GroupId) -> Result<(), DrivesError> {
+        Err(DrivesError::NotStaged { group })
+    }
+
+    fn life(&self, _group: GroupId) -> Result<Option<Life>, DrivesError> {
+        Ok(Some(Life::Lives(LifeId::founding(ME.store))))
+    }
+
+    fn begin_life(&self, group: GroupId, _life: LifeId) -> Result<(), DrivesError> {
+        Err(DrivesError::NotStaged { group })
+    }
+
+    fn end_life(&self, group: GroupId) -> Result<(), DrivesError> {
         Err(DrivesError::NotStaged { group })
     }
 

@@ -8,7 +8,7 @@ use crate::net::Net;
 use bytes::Bytes;
 use skein_cohort::group::{Fate, Group, GroupOptions, Timing};
 use skein_cohort::peers::Replica;
-use skein_model::{GroupId, HostId, StoreId};
+use skein_model::{GroupId, HostId, LifeId, StoreId};
 use skein_storage::disk::MemDisk;
 use skein_storage::log::{Log, LogOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +45,7 @@ impl Luck {
 /// What outlives a process.
 struct Host {
     replica: Replica,
+    life: LifeId,
     disk: MemDisk,
     store: Store,
     running: Option<Running>,
@@ -125,7 +126,8 @@ impl Cluster {
         self.stores += 1;
         let replica = Replica { store: StoreId(self.stores), host };
         let (disk, store) = (MemDisk::new(), Store::default());
-        self.hosts.insert(host, Host { replica, disk, store, running: None });
+        let life = LifeId::founding(replica.store);
+        self.hosts.insert(host, Host { replica, life, disk, store, running: None });
         self.start(host).await;
     }
 
@@ -150,6 +152,7 @@ impl Cluster {
         let machine = Arc::new(ListMachine::open(it.store.clone()));
         let options = GroupOptions {
             me: it.replica,
+            life: it.life,
             group: GROUP,
             peers: self.net.end_of(it.replica),
             timing: Timing::default(),
@@ -180,6 +183,15 @@ impl Cluster {
     pub async fn wipe(&mut self, host: HostId) {
         self.kill(host).await;
         self.add(host).await;
+    }
+
+    /// The replica is deleted, and another one begins in its directory.
+    pub async fn begin_again(&mut self, host: HostId) {
+        self.kill(host).await;
+        let life = LifeId(self.luck.next());
+        let it = self.hosts.get_mut(&host).unwrap();
+        (it.life, it.disk, it.store) = (life, MemDisk::new(), Store::default());
+        self.start(host).await;
     }
 
     pub fn replica(&self, host: u64) -> Replica {

@@ -1,7 +1,7 @@
 //! Changing who is in the group.
 
-use crate::cluster::{Cluster, seeds, story};
-use skein_cohort::group::{GroupError, Reconcile};
+use crate::cluster::{Cluster, GROUP, seeds, story};
+use skein_cohort::group::{GroupError, Reconcile, may_end};
 use skein_model::HostId;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -96,6 +96,70 @@ fn a_host_whose_disk_was_lost_is_replaced_by_its_new_store() {
             cluster.stop().await;
         });
     }
+}
+
+#[test]
+fn a_replica_that_begins_again_in_its_directory_is_another_member_and_hears_nothing_meant_for_the_one_before()
+{
+    for seed in seeds(3) {
+        story(|| async {
+            let mut cluster = Cluster::founded(3, seed).await;
+            cluster.write(30).await;
+            let over = cluster.group(HostId(2)).life();
+            cluster.begin_again(HostId(2)).await;
+            // The group still counts on the life that is over, and two of three go on.
+            cluster.write(30).await;
+            cluster.run(Duration::from_secs(2)).await;
+            assert_eq!(cluster.group(HostId(2)).status().log_end, 0, "nothing comes to it");
+            cluster.reconcile(1..=3).await;
+            cluster.converge(&hosts(&[1, 2, 3])).await;
+            let now = cluster.group(HostId(2)).life();
+            assert_ne!(over, now);
+            let status = {
+                let leader = cluster.leader().await;
+                cluster.group(leader).status()
+            };
+            let lives: BTreeSet<_> = status.members.iter().map(|member| member.life).collect();
+            assert!(lives.contains(&now) && !lives.contains(&over));
+            cluster.stop().await;
+        });
+    }
+}
+
+#[test]
+fn who_retires_is_not_made_a_member_and_gets_leave_to_end_only_where_it_is_none() {
+    story(|| async {
+        let mut cluster = Cluster::founded(3, 5).await;
+        cluster.add(HostId(4)).await;
+        cluster.write(5).await;
+        let leader = cluster.leader().await;
+        let all = cluster.replicas(1..=4);
+        let ask = |cluster: &Cluster, host: u64| {
+            let group = cluster.group(HostId(host));
+            let (peers, life, all) = (cluster.net.end_of(group.me()), group.life(), all.clone());
+            async move { may_end(&peers, GROUP, life, &all, Duration::from_secs(1)).await }
+        };
+        cluster.group(HostId(4)).retire(true);
+        let group = cluster.group(leader).clone();
+        for _ in 0..5 {
+            let (group, wanted) = (group.clone(), all.clone());
+            let step = cluster.while_stepping(async move { group.reconcile(&wanted).await }).await;
+            assert!(matches!(step, Ok(Reconcile::Waiting(_))), "{step:?}");
+        }
+        let leave = ask(&cluster, 4);
+        assert!(cluster.while_stepping(leave).await, "nobody counts on it");
+        cluster.group(HostId(2)).retire(true);
+        let leave = ask(&cluster, 2);
+        assert!(!cluster.while_stepping(leave).await, "it is a member");
+        cluster.group(HostId(2)).retire(false);
+        // It may change its mind for as long as it has not ended.
+        cluster.group(HostId(4)).retire(false);
+        cluster.reconcile(1..=4).await;
+        let leave = ask(&cluster, 4);
+        assert!(!cluster.while_stepping(leave).await);
+        cluster.converge(&hosts(&[1, 2, 3, 4])).await;
+        cluster.stop().await;
+    });
 }
 
 #[test]

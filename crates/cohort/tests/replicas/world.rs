@@ -57,6 +57,8 @@ pub struct World {
     pub random: Arc<Mutex<Random>>,
     machines: Arc<Mutex<BTreeMap<u64, Machine>>>,
     wanted: Arc<Mutex<BTreeSet<Replica>>>,
+    /// The first so many machines begin the cohort.
+    founders: u64,
     start: Instant,
     runs: Arc<AtomicU64>,
     /// Counts calls and answers.
@@ -71,6 +73,7 @@ impl World {
             random: Arc::new(Mutex::new(Random(seed))),
             machines: Arc::default(),
             wanted: Arc::new(Mutex::new((1..=members).map(replica).collect())),
+            founders: members,
             start: Instant::now(),
             runs: Arc::new(AtomicU64::new(seed << 20)),
             moments: Arc::default(),
@@ -151,6 +154,7 @@ impl World {
         let options = CohortOptions {
             group: GroupId::FIRST,
             me: replica(number),
+            founder: number <= self.founders,
             log: log.group(1),
             drives: Arc::new(drives),
             peers: self.network.as_seen_by(replica(number)),

@@ -1,9 +1,9 @@
 //! Drives in memory, which can be crashed.
 
-use super::{Drives, DrivesError};
+use super::{Drives, DrivesError, Life};
 use crate::disk::{Disk, MemDisk};
 use crate::engine::{Engine, EngineStats, MemEngine};
-use skein_model::GroupId;
+use skein_model::{GroupId, LifeId};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,7 @@ pub struct MemDrives {
 struct Stores {
     current: Option<Arc<MemEngine>>,
     staged: Option<Arc<MemEngine>>,
+    life: Option<Life>,
 }
 
 impl MemDrives {
@@ -62,10 +63,10 @@ impl MemDrives {
 
     fn image(&self, log: MemDisk, files: MemDisk) -> MemDrives {
         let survives = |(group, stores): (&GroupId, &Stores)| {
-            let current = Arc::new(stores.current.as_ref()?.crash());
-            Some((*group, Stores { current: Some(current), staged: None }))
+            let current = stores.current.as_ref().map(|engine| Arc::new(engine.crash()));
+            (*group, Stores { current, staged: None, life: stores.life })
         };
-        let stores = self.lock().iter().filter_map(survives).collect();
+        let stores = self.lock().iter().map(survives).collect();
         MemDrives { log, files, stores: Arc::new(Mutex::new(stores)) }
     }
 
@@ -104,8 +105,24 @@ impl Drives for MemDrives {
         Ok(())
     }
 
+    fn life(&self, group: GroupId) -> Result<Option<Life>, DrivesError> {
+        Ok(self.lock().get(&group).and_then(|stores| stores.life))
+    }
+
+    fn begin_life(&self, group: GroupId, life: LifeId) -> Result<(), DrivesError> {
+        self.lock().entry(group).or_default().life = Some(Life::Lives(life));
+        Ok(())
+    }
+
+    fn end_life(&self, group: GroupId) -> Result<(), DrivesError> {
+        self.lock().entry(group).or_default().life = Some(Life::Ended);
+        Ok(())
+    }
+
     fn remove(&self, group: GroupId) -> Result<(), DrivesError> {
-        self.lock().remove(&group);
+        if let Some(stores) = self.lock().get_mut(&group) {
+            (stores.current, stores.staged) = (None, None);
+        }
         Ok(())
     }
 

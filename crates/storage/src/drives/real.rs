@@ -6,17 +6,22 @@
 //! DIR/cohorts/GROUP/GENERATION/            a store; GROUP in 16 hexadecimal digits, GENERATION counts from 1
 //! DIR/cohorts/GROUP/GENERATION.incoming    an empty file: that store is staged
 //! DIR/cohorts/GROUP/GENERATION.removed     an empty file: that store is to be deleted
+//! DIR/cohorts/GROUP/life.LIFE              an empty file: the replica lives under this ID, in 16 hexadecimal digits
+//! DIR/cohorts/GROUP/ended.LIFE             an empty file: the replica that had this ID was given up
 //! ```
 //!
 //! The group's store is its newest generation with neither mark; promoting removes a mark. Marks rather than new names
 //! for the directory, because an open store knows its files by their paths. A mark is durable before the directory
 //! it speaks of is made, and goes only after that directory is durably gone. So whatever a crash leaves can be told from
 //! a store, and the next start clears it away.
+//!
+//! A life ends by a rename, before anything of the replica is deleted; what is marked `ended` stays, so that whoever comes after it
+//! knows not to be the first. Where both are found, the life began after the other had ended.
 
-use super::{Drives, DrivesError};
+use super::{Drives, DrivesError, Life};
 use crate::disk::{Disk, RealDisk};
 use crate::engine::{Engine, EngineOptions, EnginePool, EngineStats, StoreRef};
-use skein_model::GroupId;
+use skein_model::{GroupId, LifeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
@@ -25,6 +30,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const INCOMING: &str = "incoming";
 const REMOVED: &str = "removed";
+const LIVES: &str = "life";
+const ENDED: &str = "ended";
 
 /// Where a database of one kept its only store.
 const SOLE_STORE: &str = "store";
@@ -46,6 +53,7 @@ struct Stores {
     staged: Option<Store>,
     /// The highest generation there ever was since the start.
     newest: u64,
+    life: Option<Life>,
 }
 
 struct Store {
@@ -120,9 +128,21 @@ fn delete(dir: &Path, generation: u64) -> Result<(), DrivesError> {
     sync_dir(dir)
 }
 
+fn life_file(dir: &Path, kind: &str, life: LifeId) -> PathBuf {
+    dir.join(format!("{kind}.{:016x}", life.0))
+}
+
+fn put_life(dir: &Path, kind: &str, life: LifeId) -> Result<(), DrivesError> {
+    let path = life_file(dir, kind, life);
+    File::create(&path).and_then(|file| file.sync_all()).map_err(io_error("make", &path))?;
+    sync_dir(dir)
+}
+
 /// What stands in a group's directory.
 #[derive(Debug, Default)]
 struct Found {
+    lives: BTreeSet<LifeId>,
+    has_ended: bool,
     generations: BTreeSet<u64>,
     marked: BTreeSet<u64>,
 }
@@ -135,6 +155,15 @@ impl Found {
             // Other names are not ours.
             let Some(name) = name.to_str() else { continue };
             let (number, kind) = name.split_once('.').map_or((name, None), |(n, kind)| (n, Some(kind)));
+            if let (LIVES | ENDED, Some(life)) = (number, kind) {
+                let life = u64::from_str_radix(life, 16).ok().map(LifeId);
+                match life.filter(|life| life_file(dir, number, *life) == dir.join(name)) {
+                    Some(life) if number == LIVES => _ = found.lives.insert(life),
+                    Some(_) => found.has_ended = true,
+                    None => {}
+                }
+                continue;
+            }
             let Some(generation) = number.parse::<u64>().ok().filter(|n| n.to_string() == number) else {
                 continue;
             };
@@ -145,6 +174,19 @@ impl Found {
             };
         }
         Ok(found)
+    }
+
+    fn life(&self, dir: &Path) -> Result<Option<Life>, DrivesError> {
+        let mut lives = self.lives.iter();
+        match (lives.next(), lives.next()) {
+            (None, _) => Ok(self.has_ended.then_some(Life::Ended)),
+            (Some(life), None) => Ok(Some(Life::Lives(*life))),
+            (Some(_), Some(_)) => {
+                let source =
+                    io::Error::other("two files say under which ID the replica lives, and it has one");
+                Err(io_error("open", dir)(source))
+            }
+        }
     }
 
     fn current(&self) -> Option<u64> {
@@ -268,7 +310,7 @@ impl Stores {
         }
         let newest = found.generations.union(&found.marked).max().copied().unwrap_or(0);
         let current = current.map(|generation| Store { generation, open: StoreRef::default() });
-        Ok(Stores { current, newest, ..Stores::default() })
+        Ok(Stores { current, newest, life: found.life(dir)?, ..Stores::default() })
     }
 
     /// Lets go of a store that is marked, or older than the current one.
@@ -354,6 +396,47 @@ impl Drives for RealDrives {
         if let Some(Store { generation, open }) = superseded {
             Stores::give_up(&dir, generation, &open);
         }
+        Ok(())
+    }
+
+    fn life(&self, group: GroupId) -> Result<Option<Life>, DrivesError> {
+        let stores = lock(&self.stores).get(&group).cloned();
+        Ok(stores.and_then(|stores| lock(&stores).life))
+    }
+
+    fn begin_life(&self, group: GroupId, life: LifeId) -> Result<(), DrivesError> {
+        let dir = group_dir(&self.cohorts, group);
+        let stores = self.stores(group);
+        let mut stores = lock(&stores);
+        make_dir(&dir)?;
+        put_life(&dir, LIVES, life)?;
+        stores.life = Some(Life::Lives(life));
+        Ok(())
+    }
+
+    fn end_life(&self, group: GroupId) -> Result<(), DrivesError> {
+        let dir = group_dir(&self.cohorts, group);
+        let stores = self.stores(group);
+        let mut stores = lock(&stores);
+        match stores.life {
+            Some(Life::Ended) => return Ok(()),
+            Some(Life::Lives(life)) => {
+                let from = life_file(&dir, LIVES, life);
+                match fs::rename(&from, life_file(&dir, ENDED, life)) {
+                    // An earlier attempt came this far.
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(io_error("rename", &from)(error));
+                    }
+                    _ => sync_dir(&dir)?,
+                }
+            }
+            // It is from before lives were written down; that one was here is all that matters.
+            None => {
+                make_dir(&dir)?;
+                put_life(&dir, ENDED, LifeId(0))?;
+            }
+        }
+        stores.life = Some(Life::Ended);
         Ok(())
     }
 

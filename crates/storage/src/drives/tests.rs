@@ -46,6 +46,51 @@ fn a_staged_store_takes_the_place_of_the_current_one_when_promoted(drives: &dyn 
     assert_eq!(value(&*drives.open(GROUP).unwrap()), None, "the next one is empty");
 }
 
+/// What every kind of drives does; `again` opens them anew after a loss of power.
+fn a_life_is_kept_and_its_end_outlives_the_store<D: Drives>(drives: D, again: impl Fn(D) -> D) {
+    assert_eq!(drives.life(GROUP).unwrap(), None);
+    drives.begin_life(GROUP, LifeId(0xAB)).unwrap();
+    assert_eq!(drives.groups().unwrap(), [], "a life is no store");
+    drives.open(GROUP).unwrap();
+    let drives = again(drives);
+    assert_eq!(drives.life(GROUP).unwrap(), Some(Life::Lives(LifeId(0xAB))));
+    for _ in 0..2 {
+        drives.end_life(GROUP).unwrap();
+    }
+    let drives = again(drives);
+    assert_eq!(drives.life(GROUP).unwrap(), Some(Life::Ended));
+    drives.remove(GROUP).unwrap();
+    let drives = again(drives);
+    assert_eq!(drives.life(GROUP).unwrap(), Some(Life::Ended));
+    assert_eq!(drives.groups().unwrap(), []);
+    drives.begin_life(GROUP, LifeId(u64::MAX)).unwrap();
+    let drives = again(drives);
+    assert_eq!(drives.life(GROUP).unwrap(), Some(Life::Lives(LifeId(u64::MAX))));
+    // Of one from before lives were written down.
+    drives.end_life(GroupId(9)).unwrap();
+    assert_eq!(again(drives).life(GroupId(9)).unwrap(), Some(Life::Ended));
+}
+
+#[test]
+fn drives_in_memory_keep_lives() {
+    a_life_is_kept_and_its_end_outlives_the_store(MemDrives::new(), |drives| drives.crash(1));
+}
+
+#[test]
+fn drives_of_a_machine_keep_lives_and_two_of_one_group_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || RealDrives::open(dir.path(), EngineOptions::default());
+    a_life_is_kept_and_its_end_outlives_the_store(open().unwrap(), |drives| {
+        drop(drives);
+        open().unwrap()
+    });
+    let group = dir.path().join("cohorts/0000000000000007");
+    std::fs::write(group.join("life.12"), "").unwrap();
+    open().unwrap();
+    std::fs::write(group.join("life.0000000000000012"), "").unwrap();
+    assert!(open().is_err(), "which of the two it is cannot be known");
+}
+
 #[test]
 fn drives_in_memory_replace_a_store_whole() {
     a_staged_store_takes_the_place_of_the_current_one_when_promoted(&MemDrives::new());

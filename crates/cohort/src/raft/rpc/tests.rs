@@ -1,8 +1,11 @@
 use super::*;
+use crate::peers::Replica;
 use crate::raft::types::{Command, Leader, RaftEntry, RaftLogId, RaftMembership, StoredRaftMembership};
 use openraft::{EntryPayload, LogId};
 use proptest::prelude::*;
-use skein_model::HostId;
+use skein_model::{HostId, StoreId};
+
+const LIVES: Lives = Lives { from: 11, to: 12 };
 
 fn log_id(term: u64, node: u64, index: u64) -> RaftLogId {
     LogId { leader_id: Leader { term, node_id: node }, index }
@@ -12,13 +15,17 @@ fn log_ids() -> impl Strategy<Value = RaftLogId> {
     (any::<u64>(), any::<u64>(), 0..1000u64).prop_map(|(term, node, index)| log_id(term, node, index))
 }
 
+fn replica(number: u64) -> Replica {
+    Replica { host: HostId(number), store: StoreId(number / 2) }
+}
+
 fn votes() -> impl Strategy<Value = RaftVote> {
     (any::<u64>(), any::<u64>(), any::<bool>())
         .prop_map(|(term, node_id, committed)| RaftVote { leader_id: Leader { term, node_id }, committed })
 }
 
-fn payloads() -> impl Strategy<Value = EntryPayload<Command, u64, HostId>> {
-    let nodes = proptest::collection::btree_map(any::<u64>(), any::<u64>().prop_map(HostId), 1..4);
+fn payloads() -> impl Strategy<Value = EntryPayload<Command, u64, Replica>> {
+    let nodes = proptest::collection::btree_map(any::<u64>(), any::<u64>().prop_map(replica), 1..4);
     prop_oneof![
         Just(EntryPayload::Blank),
         proptest::collection::vec(any::<u8>(), 0..40)
@@ -28,8 +35,9 @@ fn payloads() -> impl Strategy<Value = EntryPayload<Command, u64, HostId>> {
 }
 
 fn same(request: &Request) {
-    let bytes = request.encode();
-    let back = Request::decode(bytes.clone()).unwrap();
+    let bytes = request.encode(LIVES);
+    let (lives, back) = Request::decode(bytes.clone()).unwrap();
+    assert_eq!(lives, LIVES);
     assert_eq!(format!("{back:?}"), format!("{request:?}"));
     // Cut anywhere, and with something behind, it is refused: all but a fetch, whose position ends with the message.
     if !matches!(request, Request::Fetch(_)) {
@@ -54,7 +62,7 @@ proptest! {
         let entries = (first..).zip(payloads).map(|(i, payload)| RaftEntry { log_id: log_id(3, 4, i), payload });
         let entries: Vec<_> = entries.collect();
         let rpc = AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit };
-        let Request::Append(back) = Request::decode(Request::Append(rpc.clone()).encode()).unwrap() else {
+        let (LIVES, Request::Append(back)) = Request::decode(Request::Append(rpc.clone()).encode(LIVES)).unwrap() else {
             panic!("another request");
         };
         prop_assert_eq!(back.entries, rpc.entries.clone());
@@ -74,10 +82,12 @@ proptest! {
         same(&Request::Vote(rpc.clone()));
         same(&Request::PreVote(rpc));
         same(&Request::Transfer(TransferLeaderRequest::new(vote, to, last)));
-        let membership = StoredRaftMembership::new(last, RaftMembership::from(std::collections::BTreeMap::from([(to, HostId(1))])));
+        let membership = StoredRaftMembership::new(last, RaftMembership::from(std::collections::BTreeMap::from([(to, replica(1))])));
         let place = Place { origin: Origin::Received, last, membership };
         same(&Request::Install(Install { vote, place, snapshot, bytes: to }));
         same(&Request::Fetch(Fetch { snapshot, position: position.into() }));
+        same(&Request::Who);
+        same(&Request::MayEnd);
     }
 
     #[test]
@@ -99,6 +109,9 @@ proptest! {
         ] {
             prop_assert_eq!(decode_transfer_response(encode_transfer_response(&response)).unwrap(), response);
         }
+        let presence = Presence { life: bytes, stays: granted };
+        prop_assert_eq!(Presence::decode(presence.encode()).unwrap(), presence);
+        prop_assert_eq!(decode_may_end(encode_may_end(granted)).unwrap(), granted);
         for state in [
             Installing::Working { bytes },
             Installing::Done { vote },
@@ -109,11 +122,12 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_message_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..120), kind in 0u8..8) {
+    fn any_bytes_are_a_message_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..120), kind in 0u8..10) {
         for bytes in [bytes.clone(), [&[VERSION, kind], &bytes[..]].concat()] {
             let bytes = Bytes::from(bytes);
             let _ = (Request::decode(bytes.clone()), decode_append_response(bytes.clone()));
             let _ = (decode_vote_response(bytes.clone()), decode_transfer_response(bytes.clone()));
+            let _ = (Presence::decode(bytes.clone()), decode_may_end(bytes.clone()));
             let _ = (Installing::decode(bytes.clone()), Piece::decode(bytes, 7, b"at"));
         }
     }
@@ -143,7 +157,8 @@ fn entries_that_do_not_follow_one_another_are_refused() {
     let entry = |index| RaftEntry { log_id: log_id(1, 1, index), payload: EntryPayload::Blank };
     let vote = RaftVote { leader_id: Leader { term: 1, node_id: 1 }, committed: true };
     let rpc = |prev_log_id, entries| {
-        Request::Append(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit: None }).encode()
+        Request::Append(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit: None })
+            .encode(LIVES)
     };
     assert!(Request::decode(rpc(None, vec![entry(0), entry(1)])).is_ok());
     assert!(Request::decode(rpc(None, vec![entry(1)])).is_err());

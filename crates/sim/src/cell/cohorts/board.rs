@@ -92,6 +92,11 @@ impl Board {
         self.founders.get(cohort).filter(|_| !self.opened.contains(&cohort)).cloned()
     }
 
+    /// Whether a cohort begins with this replica, whether or not it has begun.
+    pub fn is_founder(&self, cohort: usize, replica: Replica) -> bool {
+        self.founders.get(cohort).is_some_and(|founders| founders.contains(&replica))
+    }
+
     /// A cohort has a leader.
     pub fn opened(&mut self, cohort: usize) {
         self.opened.insert(cohort);

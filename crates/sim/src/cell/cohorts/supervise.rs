@@ -2,8 +2,8 @@
 
 use super::requests::{Link, room};
 use super::{CHECKPOINT_BYTES, Inner, locked};
-use skein_cohort::group::{Reconcile, Timing};
-use skein_cohort::peers::Replica;
+use skein_cohort::group::{Reconcile, Timing, may_end};
+use skein_cohort::peers::{Peers, Replica};
 use skein_cohort::{Cohort, CohortOptions};
 use skein_model::GroupId;
 use skein_storage::drives::Drives;
@@ -47,6 +47,7 @@ async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<Cohort, String> {
     let options = CohortOptions {
         group,
         me: me(inner),
+        founder: locked(&inner.board).is_founder(group.0 as usize - 1, me(inner)),
         log: inner.log.group(group.0),
         drives: Arc::new(machine.drives.clone()),
         peers: Arc::new(Link::new(inner)),
@@ -106,7 +107,10 @@ async fn look_after(inner: &Arc<Inner>, index: usize) -> Result<(), String> {
         }
     }
     let spare = locked(&inner.board).is_spare(index, me);
-    if spare {
+    cohort.retire(spare);
+    let others = locked(&inner.board).wanted(index).filter(|_| spare).unwrap_or_default();
+    let peers: Arc<dyn Peers> = Arc::new(Link::new(inner));
+    if spare && may_end(&peers, group, cohort.life(), &others, Duration::from_secs(2)).await {
         inner.place.network.trace.say(|| format!("{}: {group} is given up", me.host));
         locked(&inner.cohorts).remove(&group);
         cohort.remove().await.map_err(|error| format!("remove {group}: {error}"))?;

@@ -20,7 +20,7 @@ use skein_transport::{Identity, Options, Transport};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -54,6 +54,8 @@ struct Inner {
     /// Where each cohort's leader was last.
     hints: Mutex<BTreeMap<usize, HostId>>,
     draining: AtomicBool,
+    /// Replicas opened so far: each is to have luck of its own.
+    opened: AtomicU64,
     failure: Mutex<Option<String>>,
 }
 
@@ -87,6 +89,7 @@ impl System for Cohorts {
             cohorts: Mutex::default(),
             hints: Mutex::default(),
             draining: AtomicBool::new(false),
+            opened: AtomicU64::new(0),
             failure: Mutex::default(),
             place: place.clone(),
         });

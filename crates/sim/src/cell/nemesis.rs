@@ -268,8 +268,8 @@ impl<S: System> Nemesis<S> {
                 self.later(lasting, Cure::Space(victim));
             }
             Fault::ClockJump => {
-                // Cohorts whose clocks are further apart than a client may name a time ahead cannot be scanned together.
-                let far = if self.aim.len() == 1 { 4_000_000_000 } else { 40_000_000 };
+                // Further apart than a client may name a time ahead.
+                let far = 4_000_000_000;
                 let micros = match self.luck.below(3) {
                     0 => self.luck.between(1_000, 100_000),
                     1 => self.luck.between(100_000, 2_000_000),
@@ -295,9 +295,15 @@ impl<S: System> Nemesis<S> {
     /// Puts an atlas with other hosts for some cohorts; perhaps another one, or the old one, soon after.
     fn aim_elsewhere(&mut self, asked: usize) {
         let before = self.aim.clone();
-        for hosts in &mut self.aim {
-            if !self.luck.one_in(3) {
-                *hosts = Plan::hosts(&mut self.luck, self.shared.plan.peers);
+        // Few machines leave little choice, and the same hosts again would be no move.
+        for _ in 0..20 {
+            for hosts in &mut self.aim {
+                if !self.luck.one_in(3) {
+                    *hosts = Plan::hosts(&mut self.luck, self.shared.plan.peers);
+                }
+            }
+            if self.aim != before {
+                break;
             }
         }
         let soon = self.luck.between(50, 3000);

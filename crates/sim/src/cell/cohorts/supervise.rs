@@ -43,6 +43,7 @@ fn me(inner: &Inner) -> Replica {
 
 async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<Cohort, String> {
     let machine = &inner.place.machine;
+    let nth = inner.opened.fetch_add(1, Ordering::Relaxed);
     let clock = machine.clock.clone();
     let options = CohortOptions {
         group,
@@ -54,7 +55,7 @@ async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<Cohort, String> {
         timing: Timing::default(),
         throttle: None,
         suspend_clock: None,
-        run: inner.place.seed ^ group.0,
+        run: inner.place.seed.wrapping_add(nth << 32) ^ group.0,
         wall: Arc::new(move || clock.read()),
         room: room(),
         entries_in_flight_max: 2,

@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod bytes_of;
+mod chunks;
 mod flock;
 mod flock_wire;
 mod log;
 mod log_image;
 
+pub use chunks::chunks;
 pub use flock::flock_handle;
 pub use flock_wire::{flock_broadcast, flock_facts, flock_membership, flock_query};
 pub use log::log;
@@ -32,7 +34,7 @@ use std::str::from_utf8;
 pub type Target = fn(&[u8]);
 
 /// All of them by name; the name is also that of the directory with its seeds.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 24] = [
     ("schema", schema),
     ("atlas", atlas),
     ("numbers", numbers),
@@ -52,6 +54,11 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("flock_handle", flock_handle),
     ("frame", frame),
     ("greeting", greeting),
+    ("group", group),
+    ("peer_messages", peer_messages),
+    ("catalog_messages", catalog_messages),
+    ("flock_memory", flock_memory),
+    ("chunks", chunks),
 ];
 
 /// A schema text: it reads again as the same schema, or its errors can be printed.
@@ -223,4 +230,24 @@ pub fn frame(data: &[u8]) {
 /// What both ends of a connection say first, also under right checksums.
 pub fn greeting(data: &[u8]) {
     skein_transport::hello::fuzz(data);
+}
+
+/// What the replicas of a group say to each other, pieces of snapshots included.
+pub fn group(data: &[u8]) {
+    skein_cohort::fuzzing::group_messages(data);
+}
+
+/// What peers ask each other about rows and cohorts, and their answers.
+pub fn peer_messages(data: &[u8]) {
+    skein_cell::fuzzing::peer_messages(data);
+}
+
+/// What the catalogs of peers say to each other.
+pub fn catalog_messages(data: &[u8]) {
+    skein_cell::fuzzing::catalog_messages(data);
+}
+
+/// What a peer remembers of the others across restarts.
+pub fn flock_memory(data: &[u8]) {
+    skein_cell::fuzzing::memory(data);
 }

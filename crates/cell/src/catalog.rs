@@ -31,6 +31,7 @@ pub use errors::{CatalogError, OpenCatalogError};
 pub use handle::{Catalog, CatalogInfo, CatalogOptions, Luck, Summary};
 pub use keys::{KeyEntry, Keys};
 pub use known::TwoFoundings;
+pub(crate) use link::fuzz as fuzz_messages;
 pub use link::{CatalogLink, LinkError};
 pub use state::{CATALOG_HOSTS_MAX, CatalogState, CohortFacts, Founding, StateFault, catalog_hosts};
 pub use store::Freshness;

@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     pub(crate) routes: watch::Sender<Arc<Routes>>,
     /// What the changes of members of the cohorts led here wait for.
     pub(crate) waits: Mutex<BTreeMap<GroupId, String>>,
+    /// What all leaders said when they were last asked.
+    pub(crate) told: tokio::sync::Mutex<Option<crate::overview::Told>>,
     /// Turns true when the cell shuts down.
     pub(crate) stopping: watch::Sender<bool>,
     /// What has to be over before the log closes.

@@ -204,7 +204,9 @@ impl Inner {
         if state.is_founded() && !state.members.contains_key(&me.host) {
             let join = Command::Join { host: me.host, store: me.store };
             match self.catalog().change(join, Instant::now() + WITHIN).await {
-                Ok(_) => tracing::info!("joined the cell"),
+                Ok(outcome) if outcome.changed => tracing::info!("joined the cell"),
+                // An earlier attempt did it.
+                Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "join the cell; tried again"),
             }
         }
@@ -226,7 +228,7 @@ fn best(status: &skein_cohort::group::GroupStatus, me: Replica) -> Option<Replic
 }
 
 /// What a step waits for, in words; `None` if nothing.
-fn describe(step: &Reconcile) -> Option<String> {
+pub(crate) fn describe(step: &Reconcile) -> Option<String> {
     let names = |hosts: Vec<HostId>| hosts.iter().map(HostId::to_string).collect::<Vec<_>>().join(", ");
     match step {
         Reconcile::Done => None,

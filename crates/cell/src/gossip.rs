@@ -8,6 +8,7 @@ mod hail;
 mod memory;
 mod view;
 
+pub(crate) use memory::fuzz as fuzz_memory;
 pub(crate) use view::{CATALOG_SETTING, PeerFacts, View, fact};
 
 use crate::gossip::hail::Hails;

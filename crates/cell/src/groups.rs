@@ -9,12 +9,15 @@
 
 use crate::cell::Inner;
 use crate::router::Routes;
+use crate::status::{CopyStatus, ReplicaStatus};
 use crate::wire::LedStatus;
+use skein_cohort::group::SnapshotProgress;
 use skein_cohort::peers::{Peers, Replica};
 use skein_cohort::{Cohort, CohortError, CohortOptions, group::may_end, remove_replica};
-use skein_model::{GroupId, LifeId, StoreId};
+use skein_model::{Atlas, GroupId, LifeId, StoreId};
 use skein_storage::blocking;
 use skein_storage::drives::Life;
+use skein_storage::engine::Keyspace;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -66,8 +69,10 @@ impl Groups {
 pub(crate) async fn look_after(cell: Weak<Inner>, mut stopping: watch::Receiver<bool>) {
     let Some(mut changes) = cell.upgrade().map(|inner| inner.catalog().state()) else { return };
     let mut removing: BTreeMap<GroupId, Instant> = BTreeMap::new();
+    let mut told = None;
     loop {
         let Some(inner) = cell.upgrade() else { return };
+        tell_atlas(&inner.state().atlas, &mut told);
         inner.follow_catalog(&mut removing).await;
         drop(inner);
         tokio::select! {
@@ -77,6 +82,22 @@ pub(crate) async fn look_after(cell: Weak<Inner>, mut stopping: watch::Receiver<
             () = tokio::time::sleep(PERIOD) => {}
         }
     }
+}
+
+/// Tells the log of another atlas, and how far its cohorts are.
+fn tell_atlas(atlas: &Atlas, told: &mut Option<(u64, usize, usize)>) {
+    let count =
+        |wanted: fn(&skein_model::Cohort) -> bool| atlas.cohorts.iter().filter(|it| wanted(it)).count();
+    let issuing = count(|cohort| matches!(cohort, skein_model::Cohort::Issuing { .. }));
+    let moving = count(|cohort| matches!(cohort, skein_model::Cohort::Moving { .. }));
+    let now = Some((atlas.version, issuing, moving));
+    if now == *told || atlas.is_empty() {
+        return;
+    }
+    *told = now;
+    let (version, cohorts) = (atlas.version, atlas.cohorts.len());
+    let settled = cohorts - issuing - moving;
+    tracing::info!(version, cohorts, settled, issuing, moving, "the atlas");
 }
 
 impl Inner {
@@ -279,28 +300,35 @@ impl Inner {
             if !status.leading {
                 continue;
             }
-            let replica = |member: &skein_cohort::group::MemberStatus| crate::status::ReplicaStatus {
+            let replica = |member: &skein_cohort::group::MemberStatus| ReplicaStatus {
                 host: member.replica.host,
                 store: StoreId(member.replica.store.0),
                 votes: member.voter,
                 lag: status.lag(member),
+                copy: member.snapshot.as_ref().map(copy_status),
             };
-            let snapshots: Vec<_> =
-                status.members.iter().filter_map(|member| member.snapshot.as_ref()).collect();
-            let copied = (!snapshots.is_empty()).then(|| {
-                (snapshots.iter().map(|it| it.bytes).sum(), snapshots.iter().map(|it| it.bytes_total).sum())
-            });
+            let stats = cohort.rows().stats();
             led.push(LedStatus {
                 group,
                 term: status.term,
                 committed: status.committed_end,
-                bytes: cohort.rows().stats().disk_bytes.iter().sum(),
+                bytes: stats.disk_bytes.iter().sum(),
+                rows: stats.entries_of(Keyspace::Head),
                 replicas: status.members.iter().map(replica).collect(),
                 changing: status.changing,
-                copied,
                 waits_for: self.waits_for(group),
             });
         }
         led
+    }
+}
+
+fn copy_status(progress: &SnapshotProgress) -> CopyStatus {
+    CopyStatus {
+        bytes: progress.bytes,
+        bytes_total: progress.bytes_total,
+        rows: progress.rows,
+        rows_total: progress.rows_total,
+        bytes_per_second: progress.bytes_per_second,
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::api::{CellError, Readiness, TableInfo};
 use crate::cell::Cell;
+use crate::status::CopyStatus;
 use skein_cohort::CohortError;
 use skein_model::{TableId, TxClock};
 use skein_storage::blocking;
@@ -67,6 +68,17 @@ impl Cell {
         let moving = state.atlas.cohorts.iter().filter(|cohort| !cohort.is_settled()).count();
         metrics::gauge!("skein_cohorts_moving").set(moving as f64);
         let led = inner.led();
+        let copies: Vec<_> =
+            led.iter().flat_map(|it| &it.replicas).filter_map(|replica| replica.copy).collect();
+        let sum = |of: fn(&CopyStatus) -> u64| copies.iter().map(of).sum::<u64>() as f64;
+        metrics::gauge!("skein_copies").set(copies.len() as f64);
+        metrics::gauge!("skein_copy_bytes_arrived").set(sum(|copy| copy.bytes));
+        metrics::gauge!("skein_copy_bytes_expected").set(sum(|copy| copy.bytes_total.max(copy.bytes)));
+        metrics::gauge!("skein_copy_rows_arrived").set(sum(|copy| copy.rows));
+        metrics::gauge!("skein_copy_rows_expected").set(sum(|copy| copy.rows_total.max(copy.rows)));
+        metrics::gauge!("skein_copy_bytes_per_second").set(sum(|copy| copy.bytes_per_second.unwrap_or(0)));
+        let rows: u64 = led.iter().map(|it| it.rows).sum();
+        metrics::gauge!("skein_rows_led").set(rows as f64);
         let lag = led.iter().flat_map(|it| &it.replicas).filter_map(|it| it.lag).max().unwrap_or(0);
         metrics::gauge!("skein_replica_lag_entries").set(lag as f64);
     }

@@ -12,6 +12,7 @@ mod cell;
 mod closing;
 mod duties;
 mod errors;
+pub mod fuzzing;
 mod gossip;
 mod groups;
 mod health;
@@ -23,11 +24,13 @@ mod merge;
 mod opening;
 mod options;
 mod overview;
+mod progress;
 mod relief;
 mod router;
 mod routing;
 mod scans;
 mod services;
+mod share;
 mod small_file;
 mod space;
 mod status;
@@ -43,5 +46,6 @@ pub use options::{CellOptions, OpenError};
 pub use scans::Scan;
 pub use skein_storage::rows::ScanRow;
 pub use status::{
-    CatalogMember, CatalogStatus, CellStatus, CohortStatus, Health, MoveStatus, PeerStatus, ReplicaStatus,
+    CatalogMember, CatalogStatus, CellStatus, CohortStatus, CopyStatus, Health, MoveStatus, PeerStatus,
+    ReplicaStatus,
 };

@@ -10,7 +10,7 @@ use crate::options::{CellOptions, OpenError};
 use crate::router::{Router, Routes};
 use crate::services::CellServices;
 use crate::space::Space;
-use crate::{duties, groups, horizons, relief};
+use crate::{duties, groups, horizons, relief, share};
 use skein_cohort::group::GroupOptions;
 use skein_cohort::peers::Replica;
 use skein_flock::Peer;
@@ -21,7 +21,7 @@ use skein_storage::engine::EngineOptions;
 use skein_storage::log::{Log, LogOptions};
 use skein_transport::{Identity, Transport};
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -57,6 +57,7 @@ impl Cell {
             router,
             routes,
             waits: Mutex::default(),
+            told: tokio::sync::Mutex::default(),
             stopping: watch::channel(false).0,
             tasks: Mutex::default(),
             options,
@@ -115,28 +116,33 @@ impl Cell {
         let options = &self.inner.options;
         let identity = Identity { cell: options.cell, host: options.host, store: options.store };
         let mut wanted = skein_transport::Options::new(identity, listen, self.inner.roll());
-        wanted.share = match &options.share_peer_addr {
-            Some(addr) => Some(look_up(addr).await?),
-            None => None,
+        let guess = match &options.share_peer_addr {
+            None if listen.ip().is_unspecified() => Some(share::choose(listen.ip(), &options.hail).await),
+            _ => None,
+        };
+        wanted.share = match (&options.share_peer_addr, &guess) {
+            (Some(addr), _) => {
+                let found = look_up(addr).await?;
+                if found.ip().is_loopback() && !listen.ip().is_loopback() {
+                    tracing::warn!(
+                        "--share-peer-addr {addr} stands for {found}: only peers on this machine can connect there; for \
+                         others name an address of this machine's network"
+                    );
+                }
+                Some(found)
+            }
+            // Port 0 stands for the one that is listened on.
+            (None, Some(guess)) => Some(SocketAddr::new(guess.ip, 0)),
+            (None, None) => None,
         };
         wanted.network = options.network.clone();
         wanted.tls.clone_from(&options.tls);
         wanted.build = options.build.as_str().into();
-        let share_is_needed = wanted.share.is_none() && listen.ip().is_unspecified();
-        if share_is_needed {
-            // A port that was left open is known only when it is listened on, so it is settled here.
-            let local: IpAddr = match listen.ip() {
-                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-            };
-            if listen.port() != 0 {
-                wanted.share = Some(SocketAddr::new(local, listen.port()));
-            }
-            tracing::info!(
-                "peers are told to connect to {local}: only those on this machine can; give --share-peer-addr for others"
-            );
+        let transport = Transport::start(wanted, door).await?;
+        if let Some(guess) = guess {
+            guess.tell(transport.local_addr().port());
         }
-        Ok(Transport::start(wanted, door).await?)
+        Ok(transport)
     }
 
     /// Puts this host in charge of all rows, unless the cell has an atlas already.

@@ -28,7 +28,8 @@ pub struct CellOptions {
     pub store: StoreId,
     /// Where to take connections of peers; `None` for a cell that stays alone.
     pub peer_addr: Option<SocketAddr>,
-    /// Where peers reach this host, `host:port`; `None` for the address that `peer_addr` came to.
+    /// Where peers reach this host, `host:port`; `None` for the address that `peer_addr` came to. If that is all addresses of
+    /// the machine, for the one from which it reaches those hailed, or other machines.
     pub share_peer_addr: Option<String>,
     /// Peers to look for at first: their IDs and where they might be, `host:port`. One that is alive is enough.
     pub hail: Vec<(HostId, String)>,

@@ -1,18 +1,45 @@
 //! Puts together how the cell is doing: what this peer knows, and what the leaders elsewhere say.
 
 use crate::cell::{Cell, Inner};
-use crate::status::{CatalogMember, CatalogStatus, CellStatus, CohortStatus, Health, MoveStatus, PeerStatus};
+use crate::progress::of_move;
+use crate::status::{CatalogMember, CatalogStatus, CellStatus, CohortStatus, Health, PeerStatus};
 use crate::wire::{self, LedStatus, service};
 use bytes::Bytes;
 use skein_model::{Cohort, GroupId, HostId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// What leaders said, and when they were asked.
+pub(crate) type Told = (Instant, Arc<BTreeMap<GroupId, (HostId, LedStatus)>>);
 
 /// How long other peers may take to say how their cohorts are; whoever takes longer is left out.
 const ASK_WITHIN: Duration = Duration::from_millis(1500);
 
 impl Inner {
+    /// As [`Inner::led_everywhere`], or what somebody else was told who began to ask at most `age` before now. Who comes while others
+    /// ask waits for their answer, so that many who ask at a time cost no more than two.
+    async fn led_lately(
+        &self,
+        deadline: Instant,
+        age: Duration,
+    ) -> Arc<BTreeMap<GroupId, (HostId, LedStatus)>> {
+        let now = Instant::now();
+        let Ok(mut told) = tokio::time::timeout_at(deadline, self.told.lock()).await else {
+            return Arc::new(self.led_everywhere(deadline).await);
+        };
+        if let Some((began, led)) = &*told
+            && now <= *began + age
+        {
+            return led.clone();
+        }
+        let began = Instant::now();
+        let led = Arc::new(self.led_everywhere(deadline).await);
+        *told = Some((began, led.clone()));
+        led
+    }
+
     /// What all leaders that can be reached say, by group: the latest term wins.
     async fn led_everywhere(&self, deadline: Instant) -> BTreeMap<GroupId, (HostId, LedStatus)> {
         let deadline = deadline.min(Instant::now() + ASK_WITHIN);
@@ -43,8 +70,14 @@ impl Inner {
 impl Cell {
     /// The cell as this peer knows it. Leaders elsewhere are asked for what only they know, until the deadline.
     pub async fn status(&self, deadline: Instant) -> CellStatus {
+        self.status_lately(deadline, Duration::ZERO).await
+    }
+
+    /// As [`Cell::status`], but what leaders elsewhere said may be as old as `age`: they are asked that often at most, however
+    /// many ask this peer.
+    pub async fn status_lately(&self, deadline: Instant, age: Duration) -> CellStatus {
         let inner = &self.inner;
-        let led = inner.led_everywhere(deadline).await;
+        let led = inner.led_lately(deadline, age).await;
         let state = inner.state();
         let preferred = inner.preferred();
         let cohorts = state.atlas.cohorts.iter().zip(&state.cohorts).enumerate();
@@ -64,7 +97,8 @@ impl Cell {
                     committed: told.map_or(0, |(_, led)| led.committed),
                     replicas: told.map(|(_, led)| led.replicas.clone()).unwrap_or_default(),
                     bytes: told.map(|(_, led)| led.bytes),
-                    moving: moving(cohort, told.map(|(_, led)| led)),
+                    rows: told.map(|(_, led)| led.rows),
+                    moving: of_move(cohort, told.map(|(_, led)| led)),
                     failure: inner.groups.failure(facts.group),
                 }
             })
@@ -161,18 +195,4 @@ impl Cell {
             members: info.members.iter().copied().map(member).collect(),
         }
     }
-}
-
-/// How a cohort's move stands; `None` when it is settled.
-fn moving(cohort: &Cohort, led: Option<&LedStatus>) -> Option<MoveStatus> {
-    if cohort.is_settled() || *cohort == Cohort::Empty {
-        return None;
-    }
-    let waits_for = match (cohort, led) {
-        (Cohort::Issuing { .. }, _) => Some("a quorum of every cohort to know of it".to_owned()),
-        (_, Some(led)) => led.waits_for.clone(),
-        (_, None) => Some("an answer of the cohort's leader".to_owned()),
-    };
-    let (bytes, total) = led.and_then(|led| led.copied).unzip();
-    Some(MoveStatus { bytes: bytes.unwrap_or(0), bytes_total: total, waits_for, ..MoveStatus::default() })
 }

@@ -103,6 +103,8 @@ pub struct CohortStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// Rows' bytes on the leader's disk, history included.
     pub bytes: Option<u64>,
+    /// About how many rows the leader has, deleted ones that are not yet reclaimed included.
+    pub rows: Option<u64>,
     /// How its move stands; `None` when it is settled.
     pub moving: Option<MoveStatus>,
     /// Why the replica of the answering peer has stopped, if it has.
@@ -120,20 +122,39 @@ pub struct ReplicaStatus {
     pub votes: bool,
     /// Entries that it has yet to take; `None` if the leader does not know.
     pub lag: Option<u64>,
+    /// The copy of the rows that it is just being sent, if it is.
+    pub copy: Option<CopyStatus>,
 }
 
-/// How far the copying for a move is.
+/// A copy of a cohort's rows on its way to a replica.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyStatus {
+    /// Bytes that the replica has.
+    pub bytes: u64,
+    /// About how many there are.
+    pub bytes_total: u64,
+    /// Rows that the replica has.
+    pub rows: u64,
+    /// About how many there are.
+    pub rows_total: u64,
+    /// Bytes a second during the last ten seconds; `None` while that cannot be told.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// How far the copying for a move is, all new replicas of the cohort together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveStatus {
     /// Bytes that have reached the new replicas.
     pub bytes: u64,
-    /// Bytes that have to.
+    /// About how many bytes have to; `None` if the cohort's leader did not say.
     pub bytes_total: Option<u64>,
     /// Rows that have reached the new replicas.
     pub rows: u64,
-    /// Rows that have to.
+    /// About how many rows have to; `None` if the cohort's leader did not say.
     pub rows_total: Option<u64>,
-    /// How long it may yet take, at the present pace.
+    /// Bytes a second, of late; `None` while nothing is being copied, or too little was heard to tell.
+    pub bytes_per_second: Option<u64>,
+    /// How long copying may yet take at the present pace; `None` where that cannot be told.
     pub seconds_left: Option<u64>,
     /// What it waits for, in words.
     pub waits_for: Option<String>,

@@ -321,12 +321,12 @@ pub(crate) struct LedStatus {
     pub(crate) committed: u64,
     /// Bytes of rows on the leader's disk.
     pub(crate) bytes: u64,
+    /// Rows, about.
+    pub(crate) rows: u64,
     /// The replicas.
     pub(crate) replicas: Vec<ReplicaStatus>,
     /// Whether its members are changing.
     pub(crate) changing: bool,
-    /// Bytes that the replicas that are catching up have, and have to have.
-    pub(crate) copied: Option<(u64, u64)>,
     /// What the change of its members waits for.
     pub(crate) waits_for: Option<String>,
 }

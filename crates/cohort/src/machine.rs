@@ -93,6 +93,11 @@ pub trait View: Send + Sync + 'static {
     /// About how many bytes all chunks have together, for telling how long it takes.
     fn bytes_estimate(&self) -> u64;
 
+    /// About how many rows there are in all chunks, for a machine that has such things.
+    fn rows_estimate(&self) -> u64 {
+        0
+    }
+
     /// The chunk that begins at `from` (empty for the first), of about `bytes_max` bytes at most, and where the next one begins;
     /// `None` after the last. May block: it is called where that does no harm.
     ///
@@ -113,4 +118,9 @@ pub struct Chunk {
 pub trait Staging: Send + 'static {
     /// Adds the next chunk. Chunks come in order, each once.
     fn write(&mut self, chunk: Bytes) -> impl Future<Output = Result<(), MachineError>> + Send;
+
+    /// Rows that the chunks so far brought, for a machine that has such things.
+    fn rows(&self) -> u64 {
+        0
+    }
 }

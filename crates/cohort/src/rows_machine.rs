@@ -274,6 +274,10 @@ impl machine::View for RowsView {
         self.export.bytes_estimate()
     }
 
+    fn rows_estimate(&self) -> u64 {
+        self.export.rows_estimate()
+    }
+
     fn chunk(&self, from: &[u8], bytes_max: usize) -> Result<Option<machine::Chunk>, MachineError> {
         let at = match from {
             [] => ExportPosition::default(),
@@ -304,5 +308,9 @@ impl machine::Staging for RowsStaging {
         .await?;
         self.import = Some(import);
         written
+    }
+
+    fn rows(&self) -> u64 {
+        self.import.as_ref().map_or(0, |import| import.imported().rows)
     }
 }

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 /// How long leaders elsewhere are asked. Who has not answered by then is told as last known.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// As old may be what leaders elsewhere said: many clients ask, and leaders seldom change.
+const AGE_MAX: Duration = Duration::from_millis(500);
 
 /// Where everything is, as one peer knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,7 +96,7 @@ impl FlockBody {
 /// Answers `GET /flock`.
 pub(crate) async fn flock(state: &State, headers: &RequestHeaders<'_>) -> Answer {
     let conditions = Conditions::parse(headers)?;
-    let body = FlockBody::from(state.cell.status(Instant::now() + PATIENCE).await);
+    let body = FlockBody::from(state.cell.status_lately(Instant::now() + PATIENCE, AGE_MAX).await);
     let digest = body.digest();
     let known = conditions.if_none_match.is_some_and(|tags| tags.contain(TxClock(digest)));
     let mut response = if known {

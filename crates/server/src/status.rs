@@ -5,7 +5,9 @@ use crate::dispatch::State;
 use crate::problem::{Answer, Kind, Problem};
 use crate::reply::whole;
 use serde::{Deserialize, Serialize};
-use skein_cell::{CatalogStatus, CellStatus, CohortStatus, MoveStatus, PeerStatus, ReplicaStatus};
+use skein_cell::{
+    CatalogStatus, CellStatus, CohortStatus, CopyStatus, MoveStatus, PeerStatus, ReplicaStatus,
+};
 use skein_model::{Cohort, HostId};
 use std::collections::BTreeSet;
 
@@ -87,6 +89,8 @@ pub struct CohortBody {
     pub replicas: Vec<ReplicaBody>,
     /// Bytes on the leader's disk.
     pub bytes: Option<u64>,
+    /// Rows, about.
+    pub rows: Option<u64>,
     /// How the move stands.
     pub moving: Option<MoveBody>,
     /// Why the replica of the peer that answers has stopped.
@@ -105,6 +109,24 @@ pub struct ReplicaBody {
     pub votes: bool,
     /// Entries that it has yet to take.
     pub lag: Option<u64>,
+    /// The copy of the rows that it is just being sent.
+    pub copy: Option<CopyBody>,
+}
+
+/// A copy of a cohort's rows on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CopyBody {
+    /// Bytes that have arrived.
+    pub bytes: u64,
+    /// About how many there are.
+    pub bytes_total: u64,
+    /// Rows that have arrived.
+    pub rows: u64,
+    /// About how many there are.
+    pub rows_total: u64,
+    /// Bytes a second, of late.
+    pub bytes_per_second: Option<u64>,
 }
 
 /// How far a move is.
@@ -119,6 +141,8 @@ pub struct MoveBody {
     pub rows: u64,
     /// Rows to copy.
     pub rows_total: Option<u64>,
+    /// Bytes a second, of late.
+    pub bytes_per_second: Option<u64>,
     /// How long it may yet take.
     pub seconds_left: Option<u64>,
     /// What it waits for.
@@ -218,6 +242,7 @@ impl From<CohortStatus> for CohortBody {
             committed: cohort.committed,
             replicas: cohort.replicas.into_iter().map(ReplicaBody::from).collect(),
             bytes: cohort.bytes,
+            rows: cohort.rows,
             moving: cohort.moving.map(MoveBody::from),
             failure: cohort.failure,
         }
@@ -231,6 +256,19 @@ impl From<ReplicaStatus> for ReplicaBody {
             store: text(replica.store),
             votes: replica.votes,
             lag: replica.lag,
+            copy: replica.copy.map(CopyBody::from),
+        }
+    }
+}
+
+impl From<CopyStatus> for CopyBody {
+    fn from(copy: CopyStatus) -> CopyBody {
+        CopyBody {
+            bytes: copy.bytes,
+            bytes_total: copy.bytes_total,
+            rows: copy.rows,
+            rows_total: copy.rows_total,
+            bytes_per_second: copy.bytes_per_second,
         }
     }
 }
@@ -242,6 +280,7 @@ impl From<MoveStatus> for MoveBody {
             bytes_total: progress.bytes_total,
             rows: progress.rows,
             rows_total: progress.rows_total,
+            bytes_per_second: progress.bytes_per_second,
             seconds_left: progress.seconds_left,
             waits_for: progress.waits_for,
         }
@@ -293,8 +332,15 @@ mod tests {
             preferred: None,
             term: 7,
             committed: 9,
-            replicas: vec![ReplicaStatus { host: HostId(1), store: StoreId(5), votes: true, lag: None }],
+            replicas: vec![ReplicaStatus {
+                host: HostId(1),
+                store: StoreId(5),
+                votes: true,
+                lag: None,
+                copy: None,
+            }],
             bytes: Some(10),
+            rows: Some(2),
             moving: Some(MoveStatus { bytes: 1, bytes_total: Some(2), ..MoveStatus::default() }),
             failure: None,
         };

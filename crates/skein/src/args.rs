@@ -201,7 +201,7 @@ pub struct Settings {
     /// Take connections of other peers here [default: :6278; with --solo, nowhere]
     #[arg(long, value_name = "ADDR", env = "SKEIN_PEER_ADDR")]
     pub peer_addr: Option<String>,
-    /// Tell other peers to reach this one here [default: peer-addr, with this machine's name for ":port"]
+    /// Tell other peers to reach this one here [default: peer-addr; for ":port", the address from which the hailed peers are reached]
     #[arg(long, value_name = "ADDR", env = "SKEIN_SHARE_PEER_ADDR")]
     pub share_peer_addr: Option<String>,
     /// Peers to look for at first, as ID=HOST:PORT; one that is up is enough, the others come by gossip

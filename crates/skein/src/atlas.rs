@@ -2,15 +2,16 @@
 
 use crate::args::{AdminArgs, AtlasArgs, AtlasVerb, Wanted};
 use crate::client::{Call, Connection};
+use crate::plan::{hosts, plan};
 use crate::say;
 use crate::signals::Stops;
-use crate::status::{connection, fetch, progress_text, size, unreachable};
+use crate::status::{connection, fetch, progress_text, unreachable};
 use crate::trouble::{Exit, Trouble};
 use http::Method;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 use skein_model::{Atlas, Cohort, HostId};
-use skein_server::status::{CohortBody, StatusBody};
+use skein_server::status::StatusBody;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Read as _};
@@ -65,17 +66,10 @@ pub async fn run(args: AtlasArgs) -> Result<Exit, Trouble> {
             let origins = status.cohorts.iter().map(|cohort| hosts(&cohort.origin));
             let origins = origins.collect::<Result<Vec<_>, _>>()?;
             put(&mut admin, &args.admin, &origins, status.atlas_version).await?;
-            say::out(format_args!("cancelled: {moving} cohorts stay where their rows are"));
+            say::out(format_args!("cancelled: {} left where the rows are", say::count(moving, "cohort")));
             Ok(Exit::Done)
         }
     }
-}
-
-fn hosts(texts: &[String]) -> Result<BTreeSet<HostId>, Trouble> {
-    let parsed = texts.iter().map(|text| text.parse::<HostId>());
-    parsed.collect::<Result<_, _>>().map_err(|e| {
-        Trouble::new(Exit::Failed, "cannot read the server's status").because(format!("a host's ID: {e}"))
-    })
 }
 
 /// The hosts that each cohort shall have.
@@ -164,66 +158,6 @@ fn show(status: &StatusBody) -> String {
     text
 }
 
-/// What putting these targets would move, from what the status knows.
-fn plan(status: &StatusBody, targets: &[BTreeSet<HostId>]) -> Result<String, Trouble> {
-    let mut text = String::new();
-    if status.cohorts.is_empty() {
-        let _ = writeln!(text, "the first atlas: {} cohorts, nothing to move", targets.len());
-        for (index, hosts) in targets.iter().enumerate() {
-            let _ = writeln!(text, "{index:>4}  {}", list(hosts));
-        }
-        return Ok(text);
-    }
-    let count = status.cohorts.len().max(targets.len());
-    let (mut bytes, mut copies, mut leaders, mut unknown) = (0u64, 0usize, 0usize, false);
-    for index in 0..count {
-        let now: &CohortBody = &status.cohorts[index % status.cohorts.len()];
-        let target = &targets[index % targets.len()];
-        let origin = hosts(&now.origin)?;
-        let there = hosts(&now.target)?;
-        if there == *target {
-            continue;
-        }
-        if origin == *target {
-            let _ = writeln!(text, "{index:>4}  back to {}: the move is cancelled", list(target));
-            continue;
-        }
-        let (added, removed): (BTreeSet<_>, BTreeSet<_>) =
-            (target.difference(&origin).copied().collect(), origin.difference(target).copied().collect());
-        let _ = write!(text, "{index:>4}  {} -> {}", list(&origin), list(target));
-        if !added.is_empty() {
-            copies += added.len();
-            match now.bytes {
-                Some(each) => {
-                    bytes += each * added.len() as u64;
-                    let _ = write!(text, "; {} to each of {}", size(each), list(&added));
-                }
-                None => {
-                    unknown = true;
-                    let _ = write!(text, "; an unknown size to each of {}", list(&added));
-                }
-            }
-        }
-        if let Some(leader) = &now.leader
-            && hosts(std::slice::from_ref(leader))?.is_subset(&removed)
-        {
-            leaders += 1;
-            let _ = write!(text, "; its leader {leader} hands over");
-        }
-        text.push('\n');
-    }
-    if text.is_empty() {
-        return Ok("nothing to change\n".to_owned());
-    }
-    let least = if unknown { "at least " } else { "" };
-    let _ = writeln!(text, "{copies} copies, {least}{} to send, {leaders} leaders to hand over", size(bytes));
-    Ok(text)
-}
-
-fn list(hosts: &BTreeSet<HostId>) -> String {
-    hosts.iter().map(HostId::to_string).collect::<Vec<_>>().join(", ")
-}
-
 /// Shows moves until nothing moves. Ends at SIGINT without touching them.
 async fn watch(admin: &mut Connection, args: &AdminArgs) -> Result<Exit, Trouble> {
     let mut stops = Stops::listen();
@@ -243,9 +177,14 @@ async fn watch(admin: &mut Connection, args: &AdminArgs) -> Result<Exit, Trouble
             Ok(status) => {
                 answered = tokio::time::Instant::now();
                 board.show(&status);
+                if status.cohorts.is_empty() {
+                    board.clear();
+                    say::out("there is no atlas yet: skein atlas apply --hosts HOST,… makes the first");
+                    return Ok(Exit::Done);
+                }
                 if status.cohorts.iter().all(|cohort| cohort.state == "settled") {
                     board.clear();
-                    say::out(format_args!("settled: {} cohorts", status.cohorts.len()));
+                    say::out(format_args!("settled: {}", say::count(status.cohorts.len(), "cohort")));
                     return Ok(Exit::Done);
                 }
             }
@@ -322,45 +261,8 @@ impl Board {
 mod tests {
     use super::*;
 
-    fn status(cohorts: serde_json::Value) -> StatusBody {
-        serde_json::from_value(json!({
-            "cell": "0x1", "host": "0x1", "atlasVersion": 4, "peers": [], "cohorts": cohorts,
-            "catalog": {"version": 9, "schemaVersion": 1, "term": 1, "commitIndex": null, "leader": null, "members": []}
-        }))
-        .unwrap()
-    }
-
-    fn cohort(index: usize, state: &str, origin: &[&str], target: &[&str]) -> serde_json::Value {
-        json!({"index": index, "group": index + 1, "state": state, "origin": origin, "target": target,
-            "leader": "0x1", "preferred": null, "term": 1, "committed": 1, "replicas": [], "bytes": 2048,
-            "moving": null, "failure": null})
-    }
-
     fn targets(of: &[&[u64]]) -> Vec<BTreeSet<HostId>> {
         of.iter().map(|hosts| hosts.iter().map(|host| HostId(*host)).collect()).collect()
-    }
-
-    #[test]
-    fn a_plan_tells_copies_bytes_and_leaders() {
-        let now = status(json!([
-            cohort(0, "settled", &["0x1"], &["0x1"]),
-            cohort(1, "settled", &["0x1", "0x2", "0x3"], &["0x1", "0x2", "0x3"]),
-            cohort(2, "moving", &["0x1"], &["0x2"]),
-            cohort(3, "settled", &["0x4"], &["0x4"]),
-        ]));
-        let text = plan(&now, &targets(&[&[1, 2, 3], &[2, 3, 4], &[1], &[4]])).unwrap();
-        assert!(text.contains("2.0KiB to each of 0x0000000000000002, 0x0000000000000003"), "{text}");
-        assert!(text.contains("its leader 0x1 hands over"), "{text}");
-        assert!(text.contains("the move is cancelled"), "{text}");
-        assert!(text.contains("3 copies, 6.0KiB to send, 1 leaders to hand over"), "{text}");
-        assert!(!text.contains("   3  "), "{text}");
-        assert_eq!(plan(&now, &targets(&[&[1], &[1, 2, 3], &[2], &[4]])).unwrap(), "nothing to change\n");
-    }
-
-    #[test]
-    fn the_first_atlas_moves_nothing() {
-        let text = plan(&status(json!([])), &targets(&[&[1]])).unwrap();
-        assert!(text.contains("nothing to move"), "{text}");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Config {
     pub admin_addr: String,
     /// Where connections of peers are taken; without it `:6278`, and nowhere where this host alone is the cell.
     pub peer_addr: Option<String>,
-    /// Where peers reach `peer_addr`; without it, its public form.
+    /// Where peers reach `peer_addr`; without it, that address, or one that this machine has where that is all of them.
     pub share_peer_addr: Option<String>,
     /// Peers to look for at first, each `ID=host:port`.
     pub hail: Vec<String>,
@@ -118,7 +118,7 @@ pub struct CheckedConfig {
     pub admin_addr: SocketAddr,
     /// Where to take connections of peers; `None` for nowhere.
     pub peer_addr: Option<SocketAddr>,
-    /// Where peers reach this one; `None` when the port is only known after binding.
+    /// Where peers reach this one, if that was named.
     pub share_peer_addr: Option<String>,
     /// Peers to look for at first, and where.
     pub hail: Vec<(HostId, String)>,
@@ -292,7 +292,7 @@ impl Config {
             }
         }
         Ok(CheckedConfig {
-            share_peer_addr: self.share_peer_addr.or_else(|| peer_addr.and_then(public_form)),
+            share_peer_addr: self.share_peer_addr,
             peer_addr,
             hail,
             peer_tls,

@@ -22,6 +22,7 @@ mod import;
 mod init;
 mod memory;
 mod peers;
+mod plan;
 mod say;
 mod serve;
 mod signals;

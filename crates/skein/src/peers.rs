@@ -8,7 +8,7 @@ use crate::signals::Stops;
 use crate::status::{connection, fetch, unreachable};
 use crate::trouble::{Exit, Trouble};
 use http::{Method, StatusCode};
-use skein_server::status::StatusBody;
+use skein_server::status::{PeerBody, StatusBody};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -76,6 +76,13 @@ pub async fn rejoin(args: RejoinArgs) -> Result<Exit, Trouble> {
 pub async fn forget(args: ForgetArgs) -> Result<Exit, Trouble> {
     let what = format!("cannot forget {}", args.host);
     let mut admin = connection(&args.admin, &what)?;
+    let status = fetch(&mut admin, &args.admin, &what).await?;
+    let is_up = |peer: &&PeerBody| peer.host == args.host.to_string() && peer.connected;
+    if let Some(peer) = status.peers.iter().find(is_up) {
+        return Err(Trouble::new(Exit::Failed, what)
+            .because(format!("{} is up and connected, so its directory is not lost", peer.host))
+            .next("stop it first if its directory shall be given up all the same; look at skein status"));
+    }
     say::out(format_args!(
         "the directory that {} had is given up for good: if it still exists, it must never be started again",
         args.host

@@ -188,7 +188,12 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
 fn read_tls(files: &TlsFiles) -> Result<Tls, Trouble> {
     let wrong = || Trouble::new(Exit::Config, "cannot use the certificates for peers");
     let read = |path: &Path| {
-        cert::read_pem(path).map_err(|e| wrong().because(format!("read {}", path.display())).because_of(&e))
+        cert::read_pem(path).map_err(|e| {
+            let trouble = wrong().because(format!("read {}", path.display())).because_of(&e);
+            trouble.next(
+                "name the files that skein cert made, or none of the three for a network that you trust",
+            )
+        })
     };
     Tls::from_pem(&read(&files.ca)?, &read(&files.cert)?, &read(&files.key)?)
         .map_err(|e| wrong().because_of(&e).next("skein cert makes a CA and certificates that fit"))
@@ -365,7 +370,8 @@ fn cannot_open(dir: &Path, error: &OpenError) -> Trouble {
     }
     match exit {
         Exit::Damaged => trouble.next(format!(
-            "skein doctor {dir} lists all damage; nothing was served from it: restore a backup"
+            "skein doctor {dir} lists all damage; nothing was served from it: restore a backup, or, where other \
+             peers have the same rows, start with an empty directory after skein forget HOST"
         )),
         Exit::WrongDirectory => trouble.next("use the release that wrote it, or a later one"),
         Exit::Config => trouble,

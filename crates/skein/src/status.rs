@@ -59,10 +59,10 @@ fn render(status: &StatusBody) -> String {
     // Writing to a String does not fail.
     let _ = writeln!(
         text,
-        "cell {}, atlas version {}: {} cohorts, {settled} settled",
+        "cell {}, atlas version {}: {}, {settled} settled",
         status.cell,
         status.atlas_version,
-        status.cohorts.len()
+        say::count(status.cohorts.len(), "cohort")
     );
     let _ = writeln!(text, "asked of {}\n", status.host);
     let mut rows = vec![row(["PEER", "HEALTH", "COHORTS", "LEADS", "FREE", "HTTP", "PEERS", "BUILD"])];
@@ -70,7 +70,8 @@ fn render(status: &StatusBody) -> String {
     text.push_str(&columns(&rows));
     if !status.cohorts.is_empty() {
         text.push('\n');
-        let mut rows = vec![row(["COHORT", "STATE", "LEADER", "TERM", "COMMITTED", "SIZE", "REPLICAS", ""])];
+        let mut rows =
+            vec![row(["COHORT", "STATE", "LEADER", "TERM", "COMMITTED", "SIZE", "ROWS", "REPLICAS"])];
         rows.extend(status.cohorts.iter().map(cohort));
         text.push_str(&columns(&rows));
     }
@@ -129,6 +130,12 @@ fn cohort(cohort: &CohortBody) -> [String; 8] {
         match (replica.votes, replica.lag) {
             (true, None | Some(0)) => {}
             (true, Some(lag)) => drop(write!(replicas, " ({lag} behind)")),
+            (false, _) if let Some(copy) = &replica.copy => drop(write!(
+                replicas,
+                " (being sent {} of {} rows)",
+                copy.rows,
+                copy.rows_total.max(copy.rows)
+            )),
             (false, Some(lag)) => drop(write!(replicas, " (catching up, {lag} behind)")),
             (false, None) => replicas.push_str(" (catching up)"),
         }
@@ -144,8 +151,8 @@ fn cohort(cohort: &CohortBody) -> [String; 8] {
         cohort.term.to_string(),
         cohort.committed.to_string(),
         cohort.bytes.map_or_else(|| "-".to_owned(), size),
+        cohort.rows.map_or_else(|| "-".to_owned(), |rows| rows.to_string()),
         replicas,
-        String::new(),
     ]
 }
 
@@ -156,8 +163,13 @@ pub fn progress_text(progress: &MoveBody) -> String {
         (bytes, Some(total)) if bytes <= total => format!("{} of {}", size(bytes), size(total)),
         (bytes, _) => size(bytes),
     };
-    if 0 < progress.rows {
-        let _ = write!(text, ", {} rows", progress.rows);
+    match (progress.rows, progress.rows_total) {
+        (0, None | Some(0)) => {}
+        (rows, Some(total)) if rows <= total => drop(write!(text, ", {rows} of {total} rows")),
+        (rows, _) => drop(write!(text, ", {rows} rows")),
+    }
+    if let Some(pace) = progress.bytes_per_second {
+        let _ = write!(text, ", {}/s", size(pace));
     }
     if let Some(seconds) = progress.seconds_left {
         let _ = write!(
@@ -222,7 +234,7 @@ mod tests {
                  "committed": 77, "replicas": [
                     {"host": "0x0000000000000001", "store": "0x01", "votes": true, "lag": 0},
                     {"host": "0x0000000000000002", "store": "0x02", "votes": false, "lag": 70}],
-                 "bytes": 1536, "moving": {"bytes": 512, "bytesTotal": 1536, "rows": 10, "rowsTotal": null,
+                 "bytes": 1536, "rows": 31, "moving": {"bytes": 512, "bytesTotal": 1536, "rows": 10, "rowsTotal": 30, "bytesPerSecond": 11,
                  "secondsLeft": 90, "waitsFor": null}, "failure": null}
             ],
             "catalog": {"version": 9, "schemaVersion": 1, "term": 1, "commitIndex": 9, "leader": "0x0000000000000001",
@@ -235,12 +247,12 @@ mod tests {
     fn a_status_tells_who_is_missing_what_moves_and_who_leads() {
         let text = render(&status());
         for part in [
-            "1 cohorts, 0 settled",
+            "1 cohort, 0 settled",
             "0x0000000000000001 *  healthy",
             "missing, draining",
             "3.0GiB",
             "0x0000000000000002 (catching up, 70 behind)",
-            "cohort 0 is moving: 512B of 1.5KiB, 10 rows, about 1m 30s left",
+            "cohort 0 is moving: 512B of 1.5KiB, 10 of 30 rows, 11B/s, about 1m 30s left",
             "catalog version 9 on 0x0000000000000001, led by 0x0000000000000001",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");

@@ -188,6 +188,8 @@ pub trait View: Send {
 pub struct EngineStats {
     /// Bytes in table files, by keyspace in the order of [`Keyspace::ALL`].
     pub disk_bytes: [u64; 4],
+    /// Entries, in the same order; one that was overwritten counts again until a compaction has dropped the older.
+    pub entries: [u64; 4],
     /// Table files, in the same order.
     pub tables: [usize; 4],
     /// Sorted runs that every read of the keyspace has to look into, in the same order; of several stores, the most.
@@ -218,6 +220,11 @@ impl EngineStats {
         self.disk_bytes[keyspace.slot()]
     }
 
+    /// Entries of one keyspace, about.
+    pub fn entries_of(&self, keyspace: Keyspace) -> u64 {
+        self.entries[keyspace.slot()]
+    }
+
     /// Adds what another engine says that has caches and write buffer of its own.
     pub(crate) fn add(&mut self, other: &EngineStats) {
         self.cache_bytes += other.cache_bytes;
@@ -230,6 +237,7 @@ impl EngineStats {
     pub(crate) fn add_store(&mut self, other: &EngineStats) {
         for slot in 0..4 {
             self.disk_bytes[slot] += other.disk_bytes[slot];
+            self.entries[slot] += other.entries[slot];
             self.tables[slot] += other.tables[slot];
             self.l0_runs[slot] = self.l0_runs[slot].max(other.l0_runs[slot]);
         }

@@ -186,7 +186,11 @@ pub(crate) async fn listen(board: &Switchboard, io: Box<dyn Io>) -> Result<Greet
     let us = board.options.identity.host;
     let checked = match theirs.expected {
         Some(expected) if expected != us && theirs.identity.cell == board.options.identity.cell => {
-            Err(Refused::us(Reason::Host, format!("it looked for host {expected}, and this is host {us}")))
+            let them = theirs.identity.host;
+            let text = format!(
+                "host {them} looked for host {expected} at the address of host {us}: mend the ID or the address in its --hail"
+            );
+            Err(Refused::us(Reason::Host, text))
         }
         _ => check(board, &theirs, None, certificate.as_ref()),
     };
@@ -281,8 +285,11 @@ fn check(
     let ours = board.options.identity;
     let Hello { identity, .. } = *theirs;
     if identity.cell != ours.cell {
-        let text =
-            format!("foreign cell: it belongs to cell {}, and this peer to {}", identity.cell, ours.cell);
+        let text = format!(
+            "foreign cell: host {} belongs to cell {}, and host {} to cell {}: mend the address in --hail, or start the one \
+             that is wrong with a directory made for the other cell (--cell)",
+            identity.host, identity.cell, ours.host, ours.cell
+        );
         return Err(Refused::us(Reason::Cell, text));
     }
     let (min, max) = (*board.options.versions.start(), *board.options.versions.end());

@@ -20,7 +20,7 @@ pub struct Options {
     pub identity: Identity,
     /// Where to take connections of peers; port 0 stands for any free one.
     pub listen: SocketAddr,
-    /// Where other peers reach us, if that is not the address listened on. An unspecified IP (`0.0.0.0`, `::`) here, or in
+    /// Where other peers reach us, if that is not the address listened on; port 0 stands for the one listened on. An unspecified IP (`0.0.0.0`, `::`) here, or in
     /// `listen` without this, is told to peers as it is and is of no use to them.
     pub share: Option<SocketAddr>,
     /// Makes and takes the connections.

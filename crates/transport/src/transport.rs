@@ -64,7 +64,11 @@ impl Transport {
         let failed = |source| StartError::Listen { addr: options.listen, source };
         let listener = options.network.listen(options.listen).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
-        let share = options.share.unwrap_or(local);
+        let share = match options.share {
+            Some(share) if share.port() == 0 => SocketAddr::new(share.ip(), local.port()),
+            Some(share) => share,
+            None => local,
+        };
         let board = Arc::new(Switchboard::new(options, share, handler));
         tokio::spawn(accept::listen(board.clone(), listener));
         tokio::spawn(accept::announce(board.clone()));

@@ -115,7 +115,12 @@ async fn gather_members(inner: Arc<Inner>) {
             };
             if reported.as_ref() != Some(&told) {
                 match &step {
-                    Ok(Ok(step)) => tracing::info!(?step, "members of the catalog"),
+                    Ok(Ok(step)) => match crate::duties::describe(step) {
+                        Some(waits_for) => {
+                            tracing::info!("the members of the catalog change: it waits for {waits_for}")
+                        }
+                        None => tracing::info!("the members of the catalog are the hosts that shall keep it"),
+                    },
                     // Whoever leads now goes on.
                     Ok(Err(GroupError::NotLeader { .. })) => {}
                     Ok(Err(error)) => {

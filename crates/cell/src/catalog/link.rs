@@ -171,6 +171,18 @@ pub(crate) fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, Malf
     }
 }
 
+/// Checks any bytes as a message in either direction: what is accepted survives being written and read again.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    match decode::<Ask>(bytes) {
+        Ok(ask) => assert_eq!(decode(&encode(&ask)), Ok(ask)),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+    match decode::<Reply>(bytes) {
+        Ok(reply) => assert_eq!(decode(&encode(&reply)), Ok(reply)),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

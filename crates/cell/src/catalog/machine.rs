@@ -165,6 +165,8 @@ impl Machine for CatalogMachine {
     async fn promote(&self, staged: CatalogStaging, place: Bytes) -> Result<(), MachineError> {
         let mut saved: Saved = postcard::from_bytes(&staged.bytes)
             .map_err(|error| MachineError::Refused(format!("a snapshot of the catalog: {error}")))?;
+        let sound = saved.content.state.check();
+        sound.map_err(|fault| MachineError::Refused(format!("a snapshot of the catalog: {fault}")))?;
         saved.place = Some(place);
         let _one_at_a_time = self.writing.clone().lock_owned().await;
         self.write(saved.clone()).await?;

@@ -4,7 +4,7 @@ use crate::small_file::{self, SmallFileError};
 use crate::wire;
 use serde::{Deserialize, Serialize};
 use skein_model::HostId;
-use skein_storage::disk::Disk;
+use skein_storage::disk::{Disk, MemDisk};
 use std::net::SocketAddr;
 
 const NAME: &str = "flock";
@@ -55,10 +55,30 @@ impl Memory {
     }
 }
 
+/// Checks any bytes as the file, and as what follows a first line that is right: unless a newer release wrote it, a peer starts with
+/// it.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let as_it_is = MemDisk::new();
+    let written = as_it_is.create(NAME, bytes.len() as u64).and_then(|file| file.write_at(bytes, 0));
+    assert!(written.is_ok());
+    match Memory::load(&as_it_is) {
+        Ok(_) | Err(SmallFileError::Newer { .. }) => {}
+        Err(error) => panic!("a peer does not start: {error}"),
+    }
+    let behind_a_line = MemDisk::new();
+    assert!(small_file::replace(&behind_a_line, NAME, FORMAT, bytes).is_ok());
+    match Memory::load(&behind_a_line) {
+        Ok(memory) => {
+            assert!(memory.store(&behind_a_line).is_ok());
+            assert!(Memory::load(&behind_a_line).is_ok_and(|again| again == memory));
+        }
+        Err(error) => panic!("a peer does not start: {error}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skein_storage::disk::MemDisk;
 
     #[test]
     fn what_was_remembered_comes_back_and_what_is_damaged_counts_as_forgotten() {

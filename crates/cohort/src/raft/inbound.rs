@@ -74,7 +74,7 @@ impl Inbound {
                 // A leader that was deposed does not know yet.
                 Some(c) if install.vote < c.vote => return Installing::Done { vote: c.vote },
                 _ => {
-                    let (tell, state) = watch::channel(Installing::Working { bytes: 0 });
+                    let (tell, state) = watch::channel(Installing::Working { bytes: 0, rows: 0 });
                     let (vote, snapshot) = (install.vote, install.snapshot);
                     let receiver = Receiver {
                         install,
@@ -184,7 +184,7 @@ impl<M: Machine> Receiver<M> {
                     staged.write(bytes).await.map_err(|e: MachineError| Cut::ForGood(e.to_string()))?;
                     *position = next;
                     *arrived += length;
-                    self.tell.send_replace(Installing::Working { bytes: *arrived });
+                    self.tell.send_replace(Installing::Working { bytes: *arrived, rows: staged.rows() });
                 }
             }
         }

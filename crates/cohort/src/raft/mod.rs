@@ -6,6 +6,7 @@ pub(crate) mod inbound;
 mod log_store;
 mod network;
 pub(crate) mod outbound;
+mod pace;
 pub(crate) mod rpc;
 mod state_machine;
 mod types;

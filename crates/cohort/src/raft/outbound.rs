@@ -2,6 +2,7 @@
 //! its own pace, and goes on where it was when the connection is cut. The leader keeps no chunk.
 
 use super::codec::{Origin, Place};
+use super::pace::Pace;
 use super::rpc::{Fetch, Install, Installing, Lives, Piece, Request};
 use super::state_machine::RaftSnapshotMeta;
 use super::types::{Member, RaftVote};
@@ -40,6 +41,12 @@ pub struct SnapshotProgress {
     pub bytes: u64,
     /// About how many there are.
     pub bytes_total: u64,
+    /// Rows that the replica has; 0 where the machine knows no rows.
+    pub rows: u64,
+    /// About how many there are.
+    pub rows_total: u64,
+    /// Bytes a second of late; `None` while too little has been heard to tell.
+    pub bytes_per_second: Option<u64>,
     /// Index of the last entry it holds.
     pub index: u64,
 }
@@ -48,6 +55,7 @@ struct Out<V> {
     view: Arc<V>,
     to: Member,
     progress: SnapshotProgress,
+    pace: Pace,
     /// Whether the receiver has said anything about it.
     heard: bool,
 }
@@ -82,7 +90,9 @@ impl<M: Machine> Outbound<M> {
 
     /// How far the snapshot to a life is, if there is one.
     pub(crate) fn progress(&self, to: u64) -> Option<SnapshotProgress> {
-        locked(&self.sending).values().find(|out| out.to.life == to).map(|out| out.progress)
+        let sending = locked(&self.sending);
+        let out = sending.values().find(|out| out.to.life == to)?;
+        Some(SnapshotProgress { bytes_per_second: out.pace.per_second(Instant::now()), ..out.progress })
     }
 
     /// Index of the oldest snapshot that somebody is fetching: its receiver needs the log from there.
@@ -109,8 +119,15 @@ impl<M: Machine> Outbound<M> {
             Place { origin: Origin::Received, last: meta.last_log_id, membership: meta.last_membership };
         let request = Request::Install(Install { vote, place, snapshot: id, bytes: bytes_total });
         let request = request.encode(Lives { from, to: to.life });
-        let progress = SnapshotProgress { bytes: 0, bytes_total, index };
-        locked(&self.sending).insert(id, Out { view, to, progress, heard: false });
+        let progress = SnapshotProgress {
+            bytes: 0,
+            bytes_total,
+            rows: 0,
+            rows_total: view.rows_estimate(),
+            bytes_per_second: None,
+            index,
+        };
+        locked(&self.sending).insert(id, Out { view, to, progress, pace: Pace::default(), heard: false });
         let _kept = Kept(self, id);
         // Who never answers is not worth keeping a view for.
         let (mut heard, mut silence_max) = (Instant::now(), ANSWER_PATIENCE);
@@ -124,9 +141,11 @@ impl<M: Machine> Outbound<M> {
                     match Installing::decode(bytes).map_err(|e| e.to_string())? {
                         Installing::Done { vote } => return Ok(vote),
                         Installing::Failed { why } => return Err(why),
-                        Installing::Working { bytes } => {
+                        Installing::Working { bytes, rows } => {
                             if let Some(out) = locked(&self.sending).get_mut(&id) {
-                                (out.progress.bytes, out.heard) = (bytes, true);
+                                (out.progress.bytes, out.progress.rows) = (bytes, rows);
+                                out.pace.note(Instant::now(), bytes);
+                                out.heard = true;
                             }
                             continue;
                         }

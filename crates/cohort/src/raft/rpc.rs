@@ -81,8 +81,8 @@ pub(crate) struct Fetch {
 /// How far a follower is with a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Installing {
-    /// So many bytes have arrived.
-    Working { bytes: u64 },
+    /// So many bytes have arrived, and so many rows with them.
+    Working { bytes: u64, rows: u64 },
     /// It is installed, or was not needed; or the follower has this greater vote.
     Done { vote: RaftVote },
     /// It came to nothing.
@@ -397,9 +397,10 @@ pub(crate) fn decode_may_end(mut bytes: Bytes) -> io::Result<bool> {
 impl Installing {
     pub(crate) fn encode(&self) -> Bytes {
         match self {
-            Installing::Working { bytes } => {
-                let mut out = begin(0, 8);
+            Installing::Working { bytes, rows } => {
+                let mut out = begin(0, 16);
                 out.put_u64_le(*bytes);
+                out.put_u64_le(*rows);
                 out
             }
             Installing::Done { vote } => {
@@ -421,8 +422,9 @@ impl Installing {
         match get_u8(&mut bytes, "answer")? {
             0 => {
                 let arrived = get_u64(&mut bytes, "bytes")?;
+                let rows = get_u64(&mut bytes, "rows")?;
                 at_end(&bytes)?;
-                Ok(Installing::Working { bytes: arrived })
+                Ok(Installing::Working { bytes: arrived, rows })
             }
             1 => {
                 let vote = get_vote(&mut bytes)?;
@@ -458,6 +460,16 @@ impl Piece {
         out.put_slice(next);
         out.put_slice(bytes);
         out.freeze()
+    }
+
+    /// Gives bytes that look like a piece the checksum that they should have; for tests that change the rest.
+    pub(crate) fn put_checksum(piece: &mut [u8], snapshot: u64, position: &[u8]) {
+        const AT: usize = 2;
+        let Some((head, rest)) = piece.split_at_mut_checked(AT + 12) else { return };
+        let length =
+            head[AT + 8..].iter().rev().fold(0usize, |length, byte| length << 8 | usize::from(*byte));
+        let (next, bytes) = rest.split_at(length.min(rest.len()));
+        head[AT..AT + 8].copy_from_slice(&checksum(snapshot, position, next, bytes).to_le_bytes());
     }
 
     /// Errors also where the piece is not the one that begins at `position`, or was damaged on the way.

@@ -5,6 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod addresses;
+mod moves;
 mod operations;
 mod peers;
 mod tls;

@@ -3,7 +3,7 @@
 use crate::peers::{FIRST, Ground, Peer, SECOND, THIRD, settled, wait_for_atlas};
 use crate::support::start::try_start;
 use crate::support::wire::ask;
-use crate::support::within;
+use crate::support::{run, said, within};
 
 /// Three peers that hold one cohort together, made with `skein atlas apply`.
 fn three(ground: &Ground) -> [Peer; 3] {
@@ -14,7 +14,7 @@ fn three(ground: &Ground) -> [Peer; 3] {
     let planned = first.command(&["atlas", "plan", "--hosts", &hosts]);
     assert!(planned.contains("the first atlas"), "{planned}");
     let applied = first.command(&["atlas", "apply", "--hosts", &hosts, "--yes"]);
-    assert!(applied.contains("settled: 1 cohorts"), "{applied}");
+    assert!(applied.contains("settled: 1 cohort"), "{applied}");
     let all = [first, second, third];
     wait_for_atlas(&[&all[0], &all[1], &all[2]], &settled(&[&[FIRST, SECOND, THIRD]]));
     all
@@ -65,6 +65,11 @@ fn a_peer_that_lost_its_directory_is_refused_until_it_is_forgotten_and_then_fill
     let ground = Ground::new();
     let [first, second, third] = three(&ground);
     first.put("/table/0x1?key=a", "1");
+    let lost = within(|| {
+        let status = first.status();
+        let peer = status["peers"].as_array()?.iter().find(|peer| peer["host"] == THIRD)?.clone();
+        peer["store"].is_string().then(|| peer["store"].clone())
+    });
     third.server.stop();
     std::fs::remove_dir_all(ground.dir(THIRD)).unwrap();
 
@@ -78,6 +83,10 @@ fn a_peer_that_lost_its_directory_is_refused_until_it_is_forgotten_and_then_fill
         stranger.kill();
     }
 
+    // Who is up has not lost its directory.
+    let url = second.server.admin_url();
+    let refused = run(&["forget", FIRST, "--yes", "--admin-url", &url]);
+    assert!(!refused.status.success() && said(&refused).contains("up and connected"), "{}", said(&refused));
     let said = second.command(&["forget", THIRD, "--yes"]);
     assert!(said.contains("forgotten"), "{said}");
     let again = second.command(&["forget", THIRD, "--yes"]);
@@ -86,12 +95,14 @@ fn a_peer_that_lost_its_directory_is_refused_until_it_is_forgotten_and_then_fill
     within(|| {
         let status = first.status();
         let replicas = status["cohorts"][0]["replicas"].as_array()?.clone();
-        let caught_up = |host: &str| {
-            replicas.iter().any(|replica| {
-                replica["host"] == host && replica["votes"] == true && replica["lag"].as_u64() == Some(0)
-            })
-        };
-        caught_up(THIRD).then_some(())
+        // Its old directory is a member, without lag, until the new one is.
+        let caught_up = replicas.iter().any(|replica| {
+            replica["host"] == THIRD
+                && replica["store"] != lost
+                && replica["votes"] == true
+                && replica["lag"].as_u64() == Some(0)
+        });
+        (replicas.len() == 3 && caught_up).then_some(())
     });
     // With one of the others gone, what it was filled with is needed, and is there.
     first.server.kill();

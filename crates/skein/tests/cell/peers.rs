@@ -89,6 +89,21 @@ impl Peer {
         ask(&self.server.admin, "GET", "/admin/status", &[], b"").json()
     }
 
+    /// Writes so many rows of 100 bytes into table 0x2, in batches as large as they may be.
+    pub fn load(&self, rows: usize) {
+        let value = "x".repeat(98);
+        let keys: Vec<usize> = (0..rows).collect();
+        for batch in keys.chunks(10_000) {
+            let op = |row: &usize| json!({"table": "0x2", "key": format!("{row:08}"), "op": "update", "value": value});
+            let ops = json!(batch.iter().map(op).collect::<Vec<_>>()).to_string();
+            within(|| {
+                let reply = self.ask("POST", "/batch-write", &[], &ops);
+                assert!(matches!(reply.status, 200 | 503 | 504), "{reply:?}");
+                (reply.status == 200).then_some(())
+            });
+        }
+    }
+
     /// Runs a command against the admin port and gives what it said; it has to succeed.
     pub fn command(&self, words: &[&str]) -> String {
         let url = self.server.admin_url();

@@ -359,6 +359,7 @@ impl Shared {
     fn stats(&self) -> EngineStats {
         EngineStats {
             disk_bytes: std::array::from_fn(|slot| self.trees[slot].disk_space()),
+            entries: std::array::from_fn(|slot| self.trees[slot].approximate_len() as u64),
             tables: std::array::from_fn(|slot| self.trees[slot].table_count()),
             l0_runs: std::array::from_fn(|slot| self.trees[slot].l0_run_count()),
             memtable_bytes: self.unflushed.load(Ordering::Acquire),

@@ -203,6 +203,7 @@ impl Engine for MemEngine {
         };
         EngineStats {
             disk_bytes: std::array::from_fn(|slot| bytes(&state.durable, slot)),
+            entries: std::array::from_fn(|slot| state.volatile[slot].len() as u64),
             versions_reclaimed: state.reclaimed,
             checkpoints: state.checkpoints,
             stalled: state.full,

@@ -113,7 +113,7 @@ proptest! {
         prop_assert_eq!(Presence::decode(presence.encode()).unwrap(), presence);
         prop_assert_eq!(decode_may_end(encode_may_end(granted)).unwrap(), granted);
         for state in [
-            Installing::Working { bytes },
+            Installing::Working { bytes, rows: bytes / 3 },
             Installing::Done { vote },
             Installing::Failed { why: "no room".into() },
         ] {

@@ -18,7 +18,11 @@ pub struct Export {
     id: u64,
     meta: MetaState,
     bytes_estimate: u64,
+    rows_estimate: u64,
 }
+
+/// Entries of a keyspace whose mean size stands for that of all.
+const SAMPLE: usize = 64;
 
 /// One chunk of an [`Export`].
 #[derive(Debug, Clone)]
@@ -41,13 +45,12 @@ impl Rows {
             digest::update(&mut hash, Keyspace::Meta, &key, &value);
         }
         let stats = self.engine().stats();
-        let on_disk: u64 = stats.disk_bytes.iter().sum();
-        Ok(Export {
-            view: Mutex::new(view),
-            id: hash.digest(),
-            meta,
-            bytes_estimate: on_disk + stats.memtable_bytes,
-        })
+        let mut bytes_estimate = 0;
+        for keyspace in STEPS {
+            bytes_estimate += bytes_of(&*view, keyspace, stats.entries_of(keyspace))?;
+        }
+        let rows_estimate = stats.entries_of(Keyspace::Head);
+        Ok(Export { view: Mutex::new(view), id: hash.digest(), meta, bytes_estimate, rows_estimate })
     }
 }
 
@@ -62,9 +65,14 @@ impl Export {
         &self.meta
     }
 
-    /// Bytes that the store takes, more or less: for telling how far a copy is.
+    /// Bytes that all chunks have together, more or less: for telling how far a copy is.
     pub fn bytes_estimate(&self) -> u64 {
         self.bytes_estimate
+    }
+
+    /// Rows that all chunks have together, more or less.
+    pub fn rows_estimate(&self) -> u64 {
+        self.rows_estimate
     }
 
     /// The digest of what is exported. Reads all of it.
@@ -115,6 +123,18 @@ impl Export {
     fn view(&self) -> MutexGuard<'_, Box<dyn View>> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// About how many bytes the entries of a keyspace have in chunks, going by the first ones. (Tables on disk are compressed,
+/// chunks are not.)
+fn bytes_of(view: &dyn View, keyspace: Keyspace, entries: u64) -> Result<u64, RowsError> {
+    let (mut seen, mut bytes) = (0, 0);
+    for entry in view.range(keyspace, Bound::Unbounded, Bound::Unbounded).take(SAMPLE) {
+        let (key, value) = entry?;
+        seen += 1;
+        bytes += (super::ENTRY_PREFIX + key.len() + value.len()) as u64;
+    }
+    Ok(bytes.saturating_mul(entries.max(seen)).checked_div(seen).unwrap_or(0))
 }
 
 /// Whether an entry is as good as dropped.

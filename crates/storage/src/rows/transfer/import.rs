@@ -57,6 +57,8 @@ pub enum ImportError {
 pub struct Imported {
     /// Entries of all keyspaces.
     pub entries: u64,
+    /// Rows: the entries of `Head`.
+    pub rows: u64,
     /// Bytes of all chunks.
     pub bytes: u64,
 }
@@ -148,6 +150,9 @@ impl Import {
             return Err(EngineError::Io { what: "go on with an import".to_owned(), source }.into());
         }
         self.imported.entries += chunk.entries.len() as u64;
+        if keyspace == Keyspace::Head {
+            self.imported.rows += chunk.entries.len() as u64;
+        }
         self.imported.bytes += bytes.len() as u64;
         if keyspace == Keyspace::Meta {
             self.meta.extend(chunk.entries);

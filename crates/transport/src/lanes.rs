@@ -347,6 +347,15 @@ impl Lanes {
         self.calls.is_empty() && self.serving.is_empty() && self.posts.is_empty()
     }
 
+    /// Whether the writer should have a look: there is something to write, or the connection may have nothing to stay for.
+    pub(crate) fn wants_writing(&self) -> bool {
+        self.retiring.wanted
+            || !self.control.is_empty()
+            || !self.posts.is_empty()
+            || !self.small.is_empty()
+            || !self.bulk.is_empty()
+    }
+
     /// Appends what is to be written next, some [`BATCH_BYTES`]. Nothing: there is nothing.
     pub(crate) fn gather(&mut self, out: &mut BytesMut, checksummed: bool, now: Instant) {
         while out.len() < BATCH_BYTES {

@@ -12,6 +12,7 @@ use crate::routing::Attempt;
 use crate::space::Space;
 use crate::wire::{Refused, Told, Want};
 use bytes::Bytes;
+use skein_cohort::group::Pace;
 use skein_cohort::peers::Replica;
 use skein_cohort::{Cohort as CohortHandle, CohortError, Outcome};
 use skein_model::{
@@ -38,6 +39,10 @@ pub(crate) struct Inner {
     pub(crate) log: Log,
     pub(crate) space: Arc<Space>,
     pub(crate) luck: Arc<Luck>,
+    /// When the heartbeats of all groups here leave.
+    pub(crate) beats_from: Instant,
+    /// Slows the copies down that leave here.
+    pub(crate) pace: Arc<Pace>,
     pub(crate) link: Link,
     pub(crate) gossip: Gossip,
     pub(crate) groups: Groups,

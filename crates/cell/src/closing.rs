@@ -7,6 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 impl Cell {
+    /// Hands over what this peer leads, within this time, and tells the others that it wants to lead nothing until it is started
+    /// again; rows are served meanwhile and afterwards. For a peer that is about to stop: who asks it until then hardly notices.
+    pub async fn step_down(&self, within: Duration) {
+        self.inner.gossip.leave();
+        self.inner.hand_over_all(within).await;
+    }
+
     /// Hands over what this peer leads, finishes what is in flight, for at most `grace`, and closes the log and the store.
     ///
     /// When this returns within `grace`, nothing of this cell touches the directory any more.

@@ -42,7 +42,7 @@ pub(crate) async fn lead(cell: Weak<Inner>, mut stopping: watch::Receiver<bool>)
             async move { inner.duty(group, &cohort, wish).await }
         });
         futures_util::future::join_all(duties).await;
-        if inner.gossip().is_draining() {
+        if inner.gossip().leads_nothing() {
             inner.hand_over_catalog().await;
         }
     }
@@ -75,7 +75,7 @@ impl Inner {
         let view = self.gossip().look();
         let mut draining: BTreeSet<HostId> =
             view.peers.iter().filter(|(_, it)| it.draining).map(|(host, _)| *host).collect();
-        if self.gossip().is_draining() {
+        if self.gossip().leads_nothing() {
             draining.insert(self.me().host);
         }
         draining

@@ -77,6 +77,8 @@ struct Wishes {
     facts: BTreeMap<&'static str, Option<Bytes>>,
     catalog: Option<(u64, Bytes)>,
     draining: Option<bool>,
+    /// This peer is about to stop.
+    leaving: bool,
     /// Hosts that could not be reached when last tried.
     failed: BTreeSet<HostId>,
 }
@@ -214,11 +216,27 @@ impl Gossip {
 
     /// Remembers, durably and soon, whether this peer wants to lead nothing, and tells all peers.
     pub(crate) fn drain(&self, on: bool) {
-        self.wishes().draining = Some(on);
-        self.publish(fact::DRAIN, on.then(|| "1".into()));
+        let leaving = {
+            let mut wishes = self.wishes();
+            wishes.draining = Some(on);
+            wishes.leaving
+        };
+        self.publish(fact::DRAIN, (on || leaving).then(|| "1".into()));
     }
 
-    /// Whether this peer wants to lead nothing.
+    /// Tells all peers that this one wants to lead nothing from now on because it is about to stop; its next run wants to again.
+    pub(crate) fn leave(&self) {
+        self.wishes().leaving = true;
+        self.publish(fact::DRAIN, Some("1".into()));
+    }
+
+    /// Whether this peer wants to lead nothing: it is draining, or about to stop.
+    pub(crate) fn leads_nothing(&self) -> bool {
+        let wishes = self.wishes();
+        wishes.draining == Some(true) || wishes.leaving
+    }
+
+    /// Whether this peer was told to lead nothing.
     pub(crate) fn is_draining(&self) -> bool {
         self.wishes().draining == Some(true)
     }

@@ -44,6 +44,7 @@ pub use cell::Cell;
 pub use errors::{PutAtlasError, PutSchemaError};
 pub use options::{CellOptions, OpenError};
 pub use scans::Scan;
+pub use skein_cohort::group::CopyRate;
 pub use skein_storage::rows::ScanRow;
 pub use status::{
     CatalogMember, CatalogStatus, CellStatus, CohortStatus, CopyStatus, Health, MoveStatus, PeerStatus,

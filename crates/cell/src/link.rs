@@ -149,6 +149,8 @@ impl CatalogLink for Link {
 pub(crate) trait Services: Send + Sync + 'static {
     /// Whether to talk to this peer; the text says why not, and what to do.
     fn admit(&self, host: HostId, store: StoreId) -> Result<(), String>;
+    /// A peer can be reached again.
+    fn up(&self, host: HostId);
     /// A message for a replica of ours.
     fn group(&self, group: GroupId, from: Replica, body: Bytes)
     -> BoxFuture<'static, Result<Bytes, Failure>>;
@@ -220,6 +222,9 @@ impl Handler for Door {
     fn up(&self, peer: &PeerInfo) {
         tracing::info!(host = %peer.identity.host, addr = %peer.addr, build = %peer.build, "connected to a peer");
         self.gossip.reached(peer.identity.host, true);
+        if let Some(services) = self.services.get() {
+            services.up(peer.identity.host);
+        }
     }
 
     fn down(&self, peer: &PeerInfo) {

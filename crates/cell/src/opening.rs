@@ -11,7 +11,7 @@ use crate::router::{Router, Routes};
 use crate::services::CellServices;
 use crate::space::Space;
 use crate::{duties, groups, horizons, relief, share};
-use skein_cohort::group::GroupOptions;
+use skein_cohort::group::{GroupOptions, Pace};
 use skein_cohort::peers::Replica;
 use skein_flock::Peer;
 use skein_model::{Cohort, GroupId, LifeId};
@@ -42,7 +42,8 @@ impl Cell {
         let luck = Arc::new(Luck::new(options.seed));
         let (gossip, inbox) = Gossip::new();
         let link = Link::new(me, gossip.clone());
-        let catalog = open_catalog(&options, &drives, &log, &link, &luck).await?;
+        let beats_from = Instant::now();
+        let catalog = open_catalog(&options, &drives, &log, &link, &luck, beats_from).await?;
         let (routes, routed) = watch::channel(Arc::new(Routes::default()));
         let router = Router::new(me.host, link.clone(), luck.roll(), routed);
         let inner = Arc::new(Inner {
@@ -51,6 +52,8 @@ impl Cell {
             log,
             space: space.clone(),
             luck,
+            beats_from,
+            pace: Arc::new(Pace::new(options.copy_rate)),
             link,
             gossip,
             groups: Groups::default(),
@@ -200,6 +203,7 @@ async fn open_catalog(
     log: &Log,
     link: &Link,
     luck: &Arc<Luck>,
+    beats_from: Instant,
 ) -> Result<Catalog, OpenError> {
     let files = drives.small_files();
     let group = GroupOptions {
@@ -212,6 +216,7 @@ async fn open_catalog(
         seed: luck.roll(),
         checkpoint_log_bytes: options.checkpoint_log_bytes,
         throttle: None,
+        beats_from,
         suspend_clock: options.suspend_clock.clone(),
         on_failure: Arc::new(|failure| tracing::debug!(%failure, "the catalog's replica stopped")),
     };

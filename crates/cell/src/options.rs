@@ -4,7 +4,7 @@ use crate::CellError;
 use crate::catalog::OpenCatalogError;
 use crate::catalog::file::FileError;
 use crate::small_file::SmallFileError;
-use skein_cohort::group::{Failure, GroupError, SuspendClock, Timing};
+use skein_cohort::group::{CopyRate, Failure, GroupError, SuspendClock, Timing};
 use skein_model::{CellId, HostId, StoreId};
 use skein_storage::drives::{Drives, DrivesError};
 use skein_storage::log::{Log, LogError};
@@ -55,6 +55,8 @@ pub struct CellOptions {
     pub entries_in_flight_max: usize,
     /// Transactions waiting for the sequencer at most.
     pub waiting_max: usize,
+    /// How fast the copies leave that replicas elsewhere begin with.
+    pub copy_rate: CopyRate,
     /// How often retention is looked after.
     pub horizon_interval: Duration,
     /// Makes the connections between peers.
@@ -97,6 +99,7 @@ impl CellOptions {
             disk_reserve_bytes: 256 << 20,
             entries_in_flight_max: 2,
             waiting_max: 16_384,
+            copy_rate: CopyRate::default(),
             horizon_interval: Duration::from_secs(1),
             network: Arc::new(Tcp),
             tls: None,

@@ -36,6 +36,17 @@ impl Services for CellServices {
         inner.catalog().admit(host, store)
     }
 
+    fn up(&self, host: HostId) {
+        let Some(inner) = self.0.upgrade() else { return };
+        // Short, and away from the connection that has just come up.
+        tokio::spawn(async move {
+            for (_, cohort) in inner.groups().all() {
+                cohort.peer_up(host).await;
+            }
+            inner.catalog().group().peer_up(host).await;
+        });
+    }
+
     fn group(
         &self,
         group: GroupId,

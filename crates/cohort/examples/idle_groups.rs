@@ -147,6 +147,7 @@ fn main() {
                     seed: me.store.0 * 100_000 + group,
                     checkpoint_log_bytes: 64 << 20,
                     throttle: None,
+                    beats_from: Instant::now(),
                     suspend_clock: None,
                     on_failure: Arc::new(|failure| println!("{failure}")),
                 };

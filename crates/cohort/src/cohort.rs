@@ -17,8 +17,8 @@ use crate::shared::{Reign, Reply, Shared, WallClock};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use skein_model::{
-    GroupId, LifeId, Pick, Refusal, Retain, Slice, StoreId, TableId, Transaction, TxClock, TxId, Value,
-    Window,
+    GroupId, HostId, LifeId, Pick, Refusal, Retain, Slice, StoreId, TableId, Transaction, TxClock, TxId,
+    Value, Window,
 };
 use skein_storage::blocking;
 use skein_storage::drives::Drives;
@@ -52,6 +52,8 @@ pub struct CohortOptions {
     pub peers: Arc<dyn Peers>,
     /// Heartbeats and elections.
     pub timing: Timing,
+    /// When heartbeats leave; see [`GroupOptions::beats_from`].
+    pub beats_from: Instant,
     /// Slows down the snapshots that this replica sends; `None` for as fast as they are taken.
     pub throttle: Option<Arc<dyn Throttle>>,
     /// Tells how long the machine has been suspended; `None` where that cannot be.
@@ -174,6 +176,7 @@ impl Cohort {
             group: id,
             peers: options.peers.clone(),
             timing: options.timing,
+            beats_from: options.beats_from,
             seed: options.run,
             checkpoint_log_bytes: options.checkpoint_log_bytes,
             throttle: options.throttle.clone(),
@@ -197,6 +200,7 @@ impl Cohort {
             room: options.room.clone(),
             run: options.run,
             in_flight_max: options.entries_in_flight_max.max(1),
+            throttle: options.throttle.clone(),
             ruling: Ruling::new(),
             entry_transactions: metrics::histogram!("skein_entry_transactions"),
             entries: metrics::counter!("skein_entries_total"),
@@ -255,6 +259,11 @@ impl Cohort {
     /// Hands leadership over to a member; see [`Group::transfer`].
     pub async fn transfer(&self, to: StoreId) -> Result<(), CohortError> {
         self.inner.group.transfer(to).await.map_err(|error| self.group_error(error))
+    }
+
+    /// The host can be reached again; see [`Group::peer_up`].
+    pub async fn peer_up(&self, host: HostId) {
+        self.inner.group.peer_up(host).await;
     }
 
     /// The answer to a message that another replica sent with [`Peers::call`].

@@ -6,6 +6,7 @@ mod lives;
 mod members;
 mod messages;
 mod options;
+mod pace;
 mod role;
 mod status;
 mod transfer;
@@ -19,10 +20,11 @@ use crate::raft::{
     Applied, Command, EntryResponder, Leader, LogStore, Network, Raft, RaftTypes, StateMachine,
 };
 use bytes::Bytes;
-use openraft::Config;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
 use openraft::raft::{ClientWriteResult, ReadPolicy};
-use skein_model::{GroupId, LifeId};
+use openraft::{Config, ServerState};
+use skein_model::{GroupId, HostId, LifeId};
 use skein_storage::log::GroupLog;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -35,6 +37,7 @@ pub use crate::raft::outbound::{SnapshotProgress, Throttle};
 pub use lives::may_end;
 pub use members::Reconcile;
 pub use options::{GroupOptions, SuspendClock, Timing};
+pub use pace::{CopyRate, Pace};
 pub use role::Role;
 pub use status::{GroupStatus, MemberStatus};
 
@@ -165,6 +168,7 @@ impl<M: Machine> Group<M> {
             life,
             raft: raft.clone(),
             timing: options.timing,
+            beats_from: options.beats_from,
             heard: heard.clone(),
             luck: driver::Luck::new(options.seed),
         };
@@ -262,6 +266,24 @@ impl<M: Machine> Group<M> {
             RaftError::Fatal(fatal) => self.stopped(&fatal).into(),
         })?;
         read.await_ready(&self.inner.raft).await.map(|_| ()).map_err(|fatal| self.stopped(&fatal).into())
+    }
+
+    /// The host can be reached again: what waits to be sent there is sent now instead of at the next attempt.
+    pub async fn peer_up(&self, host: HostId) {
+        let nodes: Vec<u64> = {
+            let metrics = self.inner.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            if metrics.state != ServerState::Leader {
+                return;
+            }
+            let nodes = metrics.membership_config.nodes();
+            nodes.filter(|(_, at)| **at == host).map(|(node, _)| *node).collect()
+        };
+        // To Raft, nobody means everybody.
+        if !nodes.is_empty() {
+            // A replica that has stopped sends nothing any more.
+            let _ = self.inner.raft.trigger().reset_backoff(nodes).await;
+        }
     }
 
     /// Why this replica has stopped, if it has.

@@ -7,7 +7,7 @@
 
 use crate::entry::EntryReign;
 use crate::error::CohortError;
-use crate::group::{Fate, Group, Role};
+use crate::group::{Fate, Group, Role, Throttle};
 use crate::rows_machine::RowsMachine;
 use crate::sequencer::{Observed, Sequencer, Verdict};
 use crate::shared::{Reply, Shared, Waiter};
@@ -80,6 +80,8 @@ pub(crate) struct Proposer {
     /// See [`crate::entry::Entry::proposer`].
     pub(crate) run: u64,
     pub(crate) in_flight_max: usize,
+    /// Told how long entries take.
+    pub(crate) throttle: Option<Arc<dyn Throttle>>,
     pub(crate) ruling: Ruling,
     pub(crate) entry_transactions: Histogram,
     pub(crate) entries: Counter,
@@ -155,6 +157,8 @@ impl Proposer {
                     continue;
                 }
             }
+            // The first of many wakes us: those who are ready to ask, too, go first, so that they share the entry.
+            tokio::task::yield_now().await;
             // A reign may have begun or ended while we waited for the request.
             self.follow();
             let Some(reign) = &self.ruling.reign else {
@@ -406,6 +410,8 @@ impl Proposer {
             broken: reign.broken.clone(),
             news: self.ruling.news.clone(),
             permit: Some(permit),
+            throttle: self.throttle.clone(),
+            proposed: Instant::now(),
             _room: room,
         };
         Some((bytes, report))
@@ -441,6 +447,8 @@ struct Report {
     news: Arc<Notify>,
     /// Held until the fate is known.
     permit: Option<OwnedSemaphorePermit>,
+    throttle: Option<Arc<dyn Throttle>>,
+    proposed: Instant,
     /// Held as long, a little longer than the log needs.
     _room: Vec<Reservation>,
 }
@@ -449,7 +457,11 @@ impl Report {
     fn finish(mut self, fate: Fate) {
         match fate {
             // Its waiters heard of it when it was applied.
-            Fate::Applied { .. } => {}
+            Fate::Applied { .. } => {
+                if let Some(throttle) = &self.throttle {
+                    throttle.wrote(self.proposed.elapsed());
+                }
+            }
             Fate::NotWritten { .. } => {
                 // What was decided after it may rest on it.
                 self.broken.store(true, Ordering::Release);

@@ -1,7 +1,7 @@
 //! The command line. Every setting is an `Option`, so that "not given" stays visible to [`crate::config`].
 
 use crate::trouble::EXIT_CODES;
-use crate::units::{Bytes, Memory, Span};
+use crate::units::{Bytes, CopyRate, Memory, Span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use skein_model::{CellId, HostId, TableId, TxClock};
@@ -237,6 +237,9 @@ pub struct Settings {
     /// Write the store out, and recycle the log behind it, when the log holds this much [default: 96MiB]
     #[arg(long, value_name = "SIZE", env = "SKEIN_CHECKPOINT_EVERY")]
     pub checkpoint_every: Option<Bytes>,
+    /// How fast copies leave for new replicas: adaptive (what writers bear), unlimited, or bytes a second [default: adaptive]
+    #[arg(long, value_name = "RATE", env = "SKEIN_COPY_RATE")]
+    pub copy_rate: Option<CopyRate>,
     /// How log lines look [default: text]
     #[arg(long, value_name = "FORMAT", env = "SKEIN_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -632,6 +635,7 @@ mod tests {
             ("--disk-reserve", config.disk_reserve.to_string().replace(' ', "")),
             ("--log-segment", config.log_segment.to_string().replace(' ', "")),
             ("--checkpoint-every", config.checkpoint_every.to_string().replace(' ', "")),
+            ("--copy-rate", config.copy_rate.to_string()),
             ("--log-format", format!("{:?}", config.log_format).to_lowercase()),
             ("--log-level", config.log_level),
         ] {

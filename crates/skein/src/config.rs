@@ -2,7 +2,7 @@
 
 use crate::args::{LogFormat, Settings};
 use crate::memory::{Available, BUDGET_BYTES_MIN, Split};
-use crate::units::{Bytes, Memory, Span};
+use crate::units::{Bytes, CopyRate, Memory, Span};
 use serde::Deserialize;
 use skein_model::HostId;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
@@ -52,6 +52,8 @@ pub struct Config {
     pub log_segment: Bytes,
     /// The store is written out, and the log behind it recycled, when the log holds this much.
     pub checkpoint_every: Bytes,
+    /// How fast copies leave that replicas on other hosts begin with.
+    pub copy_rate: CopyRate,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written: a level, or `tracing` directives such as `info,skein_server=debug`.
@@ -78,6 +80,7 @@ impl Default for Config {
             disk_reserve: Bytes(256 << 20),
             log_segment: Bytes(64 << 20),
             checkpoint_every: Bytes(96 << 20),
+            copy_rate: CopyRate::Adaptive,
             log_format: LogFormat::Text,
             log_level: "info".into(),
             solo: false,
@@ -140,6 +143,8 @@ pub struct CheckedConfig {
     pub log_segment: u64,
     /// How much the log may hold before the store is written out, in bytes.
     pub checkpoint_every: u64,
+    /// How fast copies leave that replicas on other hosts begin with.
+    pub copy_rate: CopyRate,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -209,6 +214,7 @@ impl Config {
         lay(&settings.disk_reserve, &mut self.disk_reserve);
         lay(&settings.log_segment, &mut self.log_segment);
         lay(&settings.checkpoint_every, &mut self.checkpoint_every);
+        lay(&settings.copy_rate, &mut self.copy_rate);
         lay(&settings.log_format, &mut self.log_format);
         lay(&settings.log_level, &mut self.log_level);
         self.solo |= settings.solo;
@@ -306,6 +312,7 @@ impl Config {
             disk_reserve: self.disk_reserve.0,
             log_segment: self.log_segment.0,
             checkpoint_every: self.checkpoint_every.0,
+            copy_rate: self.copy_rate,
             log_format: self.log_format,
             log_level: self.log_level,
             solo: self.solo,

@@ -15,7 +15,7 @@ use crate::memory::Available;
 use crate::say;
 use crate::signals::Stops;
 use crate::trouble::{Exit, Trouble};
-use crate::units::Bytes;
+use crate::units::{Bytes, CopyRate};
 use skein_cell::catalog::OpenCatalogError;
 use skein_cell::catalog::file::FileError;
 use skein_cell::{Cell, CellOptions, OpenError};
@@ -33,6 +33,9 @@ use tokio::sync::watch;
 
 /// How long requests under way may take to finish after the first signal, and then the cell to close.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long handing over what this peer leads may take before requests are turned away.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
+
 /// Log entries kept in memory until they are applied; taken from the share of the write buffers.
 const LOG_CACHE_BYTES_MAX: u64 = 16 << 20;
 
@@ -137,6 +140,11 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
     options.disk_reserve_bytes = config.disk_reserve;
     options.log_segment_bytes = config.log_segment;
     options.checkpoint_log_bytes = config.checkpoint_every;
+    options.copy_rate = match config.copy_rate {
+        CopyRate::Adaptive => skein_cell::CopyRate::Adaptive,
+        CopyRate::Unlimited => skein_cell::CopyRate::Unlimited,
+        CopyRate::Bytes(bytes) => skein_cell::CopyRate::Bytes(bytes.0),
+    };
     let cell = tokio::select! {
         opened = Cell::open(options) => opened.map_err(|e| cannot_open(&args.dir, &e))?,
         () = stopped(stop.clone()) => {
@@ -175,7 +183,12 @@ async fn serve(args: ServeArgs, mut config: CheckedConfig, identity: Identity) -
     };
 
     let loading = tokio::spawn(load(args.import.clone(), args.dir.join("imports"), addrs, stop.clone()));
-    server.run(stopped(stop)).await;
+    let leaving = async {
+        stopped(stop).await;
+        // While requests are still taken: each that comes meanwhile goes on to whoever leads.
+        cell.step_down(HAND_OVER_WITHIN).await;
+    };
+    server.run(leaving).await;
     // The loader stops by itself at the same signal; its progress is noted.
     let _ = loading.await;
     cell.shutdown(GRACE).await;

@@ -90,6 +90,49 @@ impl fmt::Display for Memory {
     }
 }
 
+/// How fast copies of replicas leave a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyRate {
+    /// As fast as those who write meanwhile bear.
+    Adaptive,
+    /// As fast as can be.
+    Unlimited,
+    /// So many bytes each second.
+    Bytes(Bytes),
+}
+
+impl FromStr for CopyRate {
+    type Err = UnitError;
+    fn from_str(text: &str) -> Result<CopyRate, UnitError> {
+        match text.trim() {
+            "adaptive" => Ok(CopyRate::Adaptive),
+            "unlimited" => Ok(CopyRate::Unlimited),
+            other => match other.parse() {
+                Ok(bytes) if bytes >= COPY_RATE_MIN => Ok(CopyRate::Bytes(bytes)),
+                Ok(_) => {
+                    Err(UnitError(format!("a copy at less than {COPY_RATE_MIN} each second might never end")))
+                }
+                Err(_) => Err(UnitError(format!(
+                    "{text:?} is not a rate; write adaptive, unlimited, or the bytes of a second, for example 50MB"
+                ))),
+            },
+        }
+    }
+}
+
+/// The slowest rate that may be asked for.
+const COPY_RATE_MIN: Bytes = Bytes(1 << 20);
+
+impl fmt::Display for CopyRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CopyRate::Adaptive => f.write_str("adaptive"),
+            CopyRate::Unlimited => f.write_str("unlimited"),
+            CopyRate::Bytes(bytes) => bytes.fmt(f),
+        }
+    }
+}
+
 /// A duration, written `5s`, `1m 30s` or `250ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
@@ -118,7 +161,7 @@ macro_rules! deserialize_from_str {
         }
     )*};
 }
-deserialize_from_str!(Bytes, Memory, Span);
+deserialize_from_str!(Bytes, CopyRate, Memory, Span);
 
 #[cfg(test)]
 mod tests {
@@ -155,6 +198,20 @@ mod tests {
         assert_eq!("1GiB".parse(), Ok(Memory::Bytes(Bytes(1 << 30))));
         for text in ["0%", "101%", "%", "a quarter"] {
             assert!(text.parse::<Memory>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_copy_rate_is_a_word_or_the_bytes_of_a_second() {
+        for (text, rate) in [
+            ("adaptive", CopyRate::Adaptive),
+            ("unlimited", CopyRate::Unlimited),
+            ("50MB", CopyRate::Bytes(Bytes(50_000_000))),
+        ] {
+            assert_eq!(text.parse(), Ok(rate), "{text}");
+        }
+        for text in ["", "fast", "0", "1000"] {
+            assert!(text.parse::<CopyRate>().is_err(), "{text}");
         }
     }
 }

@@ -279,6 +279,7 @@ fn group_options(me: Replica, peers: Arc<dyn Peers>) -> GroupOptions {
         seed: me.store.0,
         checkpoint_log_bytes: 1 << 20,
         throttle: None,
+        beats_from: Instant::now(),
         suspend_clock: None,
         on_failure: Arc::new(|_| {}),
     }

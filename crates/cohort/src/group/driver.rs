@@ -76,6 +76,7 @@ pub(super) struct Driver<M: Machine> {
     pub(super) life: skein_model::LifeId,
     pub(super) raft: Raft<M>,
     pub(super) timing: Timing,
+    pub(super) beats_from: Instant,
     pub(super) heard: std::sync::Arc<Heard>,
     pub(super) luck: Luck,
 }
@@ -88,7 +89,7 @@ impl<M: Machine> Driver<M> {
         let mut patience = self.luck.within(self.timing.campaign_spread);
         let started = Instant::now();
         let mut campaigned: Option<Instant> = None;
-        let mut beat: Option<Instant> = None;
+        let mut next_beat = started;
         loop {
             let (state, alone, voter) = {
                 let server = server.borrow_and_update();
@@ -101,14 +102,13 @@ impl<M: Machine> Driver<M> {
                 ServerState::Shutdown => return,
                 ServerState::Leader if alone => None,
                 ServerState::Leader => {
-                    let due = beat.map_or(now, |beat| beat + self.timing.heartbeat);
-                    if due <= now {
-                        beat = Some(now);
+                    if next_beat <= now {
+                        next_beat = beat_after(self.beats_from, self.timing.heartbeat, now);
                         if self.raft.trigger().heartbeat().await.is_err() {
                             return;
                         }
                     }
-                    beat.map(|beat| beat + self.timing.heartbeat)
+                    Some(next_beat)
                 }
                 _ if alone || voter => {
                     let again = campaigned.map(|at| at + self.timing.campaign_spread);
@@ -139,9 +139,34 @@ impl<M: Machine> Driver<M> {
     }
 }
 
+/// The first beat later than `now` of those that follow each other every `period` from `origin` on.
+fn beat_after(origin: Instant, period: Duration, now: Instant) -> Instant {
+    let since = now.saturating_duration_since(origin).as_nanos();
+    let period = period.as_nanos().max(1);
+    // What is left of the period fits, as the period did.
+    now + Duration::from_nanos(u64::try_from(period - since % period).unwrap_or(u64::MAX))
+}
+
 async fn sleep_until(wake: Option<Instant>) {
     match wake {
         Some(wake) => tokio::time::sleep_until(wake).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_begin_at_different_moments_beat_together() {
+        let (origin, period) = (Instant::now(), Duration::from_millis(300));
+        let at = |millis| origin + Duration::from_millis(millis);
+        for now in [0, 1, 150, 299] {
+            assert_eq!(beat_after(origin, period, at(now)), at(300), "after {now} ms");
+        }
+        assert_eq!(beat_after(origin, period, at(300)), at(600));
+        // A group that is older than the process's origin waits no longer than others.
+        assert_eq!(beat_after(at(1000), period, at(10)), at(310));
     }
 }

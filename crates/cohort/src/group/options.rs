@@ -7,6 +7,7 @@ use skein_model::{GroupId, LifeId};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How a replica is run.
 #[derive(Clone)]
@@ -21,6 +22,9 @@ pub struct GroupOptions {
     pub peers: Arc<dyn Peers>,
     /// Heartbeats and elections.
     pub timing: Timing,
+    /// Heartbeats leave at this moment and every [`Timing::heartbeat`] from then on. The same for all groups of a process: their
+    /// heartbeats then travel together, which costs a fraction of what it costs one by one.
+    pub beats_from: Instant,
     /// All the replica's luck: decides who campaigns first. Should differ between replicas.
     pub seed: u64,
     /// The machine is checkpointed, and the log cut, when the log holds this many bytes past the last checkpoint.

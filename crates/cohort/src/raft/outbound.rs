@@ -32,6 +32,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 pub trait Throttle: Send + Sync + 'static {
     /// Waits until `bytes` more may be sent.
     fn take(&self, bytes: usize) -> BoxFuture<'static, ()>;
+
+    /// Told how long an entry that was proposed here took until it was applied. Called for every entry: cheap.
+    fn wrote(&self, _took: Duration) {}
 }
 
 /// How far a snapshot on its way to a replica is.

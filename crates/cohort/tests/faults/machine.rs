@@ -188,6 +188,7 @@ impl Machine {
             peers: Arc::new(NoPeers),
             timing: Timing::default(),
             throttle: None,
+            beats_from: Instant::now(),
             suspend_clock: None,
             run: RUNS.fetch_add(1, Ordering::Relaxed),
             wall: Arc::new(move || wall.load(Ordering::SeqCst)),

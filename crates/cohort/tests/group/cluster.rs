@@ -159,6 +159,7 @@ impl Cluster {
             seed,
             checkpoint_log_bytes: self.checkpoint_log_bytes,
             throttle: None,
+            beats_from: tokio::time::Instant::now(),
             suspend_clock: None,
             on_failure: Arc::new(|_| {}),
         };

@@ -160,6 +160,7 @@ impl World {
             peers: self.network.as_seen_by(replica(number)),
             timing: Timing::default(),
             throttle: None,
+            beats_from: Instant::now(),
             suspend_clock: None,
             run: self.runs.fetch_add(1, Ordering::SeqCst),
             wall: Arc::new(wall),

@@ -54,6 +54,7 @@ async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<Cohort, String> {
         peers: Arc::new(Link::new(inner)),
         timing: Timing::default(),
         throttle: None,
+        beats_from: tokio::time::Instant::now(),
         suspend_clock: None,
         run: inner.place.seed.wrapping_add(nth << 32) ^ group.0,
         wall: Arc::new(move || clock.read()),

@@ -178,6 +178,7 @@ impl Inner {
             wall: options.wall.clone(),
             room: Arc::new(move || space.check()),
             entries_in_flight_max: options.entries_in_flight_max,
+            pipeline_from: options.pipeline_from,
             waiting_max: options.waiting_max,
             checkpoint_log_bytes: options.checkpoint_log_bytes,
         }

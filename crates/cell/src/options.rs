@@ -53,6 +53,8 @@ pub struct CellOptions {
     pub disk_reserve_bytes: u64,
     /// Raft entries in flight at most.
     pub entries_in_flight_max: usize,
+    /// Requests that wait before an entry is proposed beside another; see [`CohortOptions`](skein_cohort::CohortOptions).
+    pub pipeline_from: usize,
     /// Transactions waiting for the sequencer at most.
     pub waiting_max: usize,
     /// How fast the copies leave that replicas elsewhere begin with.
@@ -98,6 +100,7 @@ impl CellOptions {
             checkpoint_log_bytes: 96 << 20,
             disk_reserve_bytes: 256 << 20,
             entries_in_flight_max: 2,
+            pipeline_from: 64,
             waiting_max: 16_384,
             copy_rate: CopyRate::default(),
             horizon_interval: Duration::from_secs(1),

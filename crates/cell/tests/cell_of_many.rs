@@ -126,6 +126,26 @@ async fn leadership_is_spread_and_a_peer_that_drains_hands_over_what_it_leads() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_steps_down_serves_on_without_leading_until_it_is_started_again() {
+    let mut peers = Peers::new();
+    peers.start_all(3).await;
+    peers.cell(1).put_atlas(hosts(&[&[1, 2, 3]]), None, soon()).await.unwrap();
+    // Of hosts that lead equally little, the first is preferred.
+    peers.until_leads("the first leads", |leads| leads == [1, 0, 0]).await;
+    peers.cell(1).step_down(Duration::from_secs(20)).await;
+    peers.until_leads("another one leads", |leads| leads[0] == 0 && leads.iter().sum::<u32>() == 1).await;
+    let after = peers.put(1, "b", "after").await;
+    assert_eq!(peers.get(1, "b").await, Some((after, "after".into())));
+    assert!(!peers.cell(1).is_draining(), "only a drained peer stays drained");
+    // Longer than those who lead take to look who should.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    peers.until_leads("nobody hands it back", |leads| leads[0] == 0 && leads.iter().sum::<u32>() == 1).await;
+    peers.restart(1).await;
+    peers.until_leads("it leads again", |leads| leads == [1, 0, 0]).await;
+    peers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_comes_back_with_an_empty_disk_is_refused_until_it_is_forgotten() {
     let mut peers = Peers::new();
     peers.start_all(3).await;

@@ -64,8 +64,11 @@ pub struct CohortOptions {
     pub wall: WallClock,
     /// Says whether the disk has room for more writes.
     pub room: Room,
-    /// Entries proposed and not yet applied, at most. More lets a lone writer pipeline; fewer makes larger groups.
+    /// Entries proposed and not yet applied, at most.
     pub entries_in_flight_max: usize,
+    /// So many requests have to wait before an entry is proposed while others are in flight, unless the last one was full. Fewer
+    /// spare a request half a round trip; more make larger entries, whose cost is shared by all in them. 1: always at once.
+    pub pipeline_from: usize,
     /// Transactions that may wait for the sequencer before new ones are turned away.
     pub waiting_max: usize,
     /// The store is checkpointed, and the log cut, when the log holds this many bytes past the last checkpoint.
@@ -200,6 +203,7 @@ impl Cohort {
             room: options.room.clone(),
             run: options.run,
             in_flight_max: options.entries_in_flight_max.max(1),
+            pipeline_from: options.pipeline_from,
             throttle: options.throttle.clone(),
             ruling: Ruling::new(),
             entry_transactions: metrics::histogram!("skein_entry_transactions"),

@@ -277,7 +277,7 @@ impl<M: Machine> Group<M> {
                 return;
             }
             let nodes = metrics.membership_config.nodes();
-            nodes.filter(|(_, at)| **at == host).map(|(node, _)| *node).collect()
+            nodes.filter(|(_, at)| at.host == host).map(|(node, _)| *node).collect()
         };
         // To Raft, nobody means everybody.
         if !nodes.is_empty() {

@@ -80,6 +80,8 @@ pub(crate) struct Proposer {
     /// See [`crate::entry::Entry::proposer`].
     pub(crate) run: u64,
     pub(crate) in_flight_max: usize,
+    /// See [`CohortOptions::pipeline_from`](crate::CohortOptions::pipeline_from).
+    pub(crate) pipeline_from: usize,
     /// Told how long entries take.
     pub(crate) throttle: Option<Arc<dyn Throttle>>,
     pub(crate) ruling: Ruling,
@@ -137,6 +139,8 @@ impl Proposer {
     pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut arrived = Vec::new();
         let mut taken: VecDeque<Request> = VecDeque::new();
+        // Whether the last entry left some behind because it was full.
+        let mut left_over = false;
         loop {
             self.follow();
             if taken.is_empty() {
@@ -165,7 +169,8 @@ impl Proposer {
                 taken.drain(..).for_each(|request| self.refuse_without_reign(request));
                 continue;
             };
-            let permit = match self.leave(reign.in_flight.clone()).await {
+            let crowd = left_over || self.pipeline_from <= taken.len() + requests.len();
+            let permit = match self.leave(reign.in_flight.clone(), crowd).await {
                 Leave::Given(permit) => permit,
                 Leave::Look => continue,
                 Leave::StoreFull => {
@@ -180,6 +185,7 @@ impl Proposer {
                 taken.push_back(request);
             }
             self.build(&mut taken, permit).await;
+            left_over = !taken.is_empty();
         }
     }
 
@@ -245,15 +251,20 @@ impl Proposer {
         });
     }
 
-    /// Leave to propose an entry.
-    async fn leave(&mut self, in_flight: Arc<Semaphore>) -> Leave {
-        if let Ok(permit) = in_flight.clone().try_acquire_owned() {
-            return Leave::Given(permit);
+    /// Leave to propose an entry: beside those in flight for a crowd, else when they have landed. What an entry costs, on all
+    /// replicas, hardly depends on how much is in it, so those who come meanwhile share the next.
+    async fn leave(&mut self, in_flight: Arc<Semaphore>, crowd: bool) -> Leave {
+        let max = u32::try_from(self.in_flight_max).unwrap_or(u32::MAX);
+        let wanted = if crowd { 1 } else { max };
+        // All of them were waited for; one is kept.
+        let one = |mut permit: OwnedSemaphorePermit| permit.split(1).map_or(Leave::Look, Leave::Given);
+        if let Ok(permit) = in_flight.clone().try_acquire_many_owned(wanted) {
+            return one(permit);
         }
         let give_up = self.ruling.give_up.map(|(at, _)| at);
         tokio::select! {
             biased;
-            permit = in_flight.acquire_owned() => permit.map_or(Leave::Look, Leave::Given),
+            permit = in_flight.acquire_many_owned(wanted) => permit.map_or(Leave::Look, one),
             _ = self.role.changed() => Leave::Look,
             () = self.ruling.news.notified() => Leave::Look,
             () = at(give_up) => Leave::Look,

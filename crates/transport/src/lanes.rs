@@ -496,3 +496,6 @@ impl Waiter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

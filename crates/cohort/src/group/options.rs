@@ -65,7 +65,8 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
-            heartbeat: Duration::from_millis(300),
+            // One may get lost, and the next still comes before the lease is over.
+            heartbeat: Duration::from_millis(400),
             lease: Duration::from_millis(900),
             lease_margin: Duration::from_millis(100),
             campaign_spread: Duration::from_millis(500),

@@ -42,8 +42,8 @@ const FALL: f64 = 0.7;
 const RISE: f64 = 1.15;
 /// Without a chunk for so long, nothing is being copied.
 const COPYING: Duration = Duration::from_secs(2);
-/// What counts as somebody writing: so many entries in a window.
-const BUSY_ENTRIES: u32 = 2;
+/// After an entry somebody counts as writing for so long.
+const WRITING: Duration = Duration::from_millis(500);
 /// How much a window counts in what is usual.
 const LEARN: f64 = 0.1;
 
@@ -77,8 +77,7 @@ struct State {
     usual: Option<f64>,
     /// The rate while somebody writes.
     rate: f64,
-    /// Whether somebody wrote in the last full window.
-    busy: bool,
+    last_entry: Option<Instant>,
     last_chunk: Option<Instant>,
     /// When the next chunk may leave.
     next: Option<Instant>,
@@ -95,7 +94,7 @@ impl Pace {
                 took: Duration::ZERO,
                 usual: None,
                 rate: RATE_FIRST,
-                busy: false,
+                last_entry: None,
                 last_chunk: None,
                 next: None,
             }),
@@ -115,7 +114,10 @@ impl Pace {
         let rate = match self.wanted {
             CopyRate::Unlimited => None,
             CopyRate::Bytes(rate) => Some(rate.max(1) as f64),
-            CopyRate::Adaptive => state.busy.then_some(state.rate),
+            CopyRate::Adaptive => {
+                let writing = state.last_entry.is_some_and(|at| now < at + WRITING);
+                writing.then_some(state.rate)
+            }
         };
         self.metrics.bytes.increment(bytes as u64);
         self.metrics.rate.set(rate.unwrap_or(0.0));
@@ -137,8 +139,6 @@ impl State {
         if now < began + WINDOW {
             return;
         }
-        // Whoever wrote long ago writes no more.
-        self.busy = BUSY_ENTRIES <= self.entries && now < began + 2 * WINDOW;
         if 0 < self.entries {
             let took = self.took.as_secs_f64() / f64::from(self.entries);
             let copying = self.last_chunk.is_some_and(|at| now < at + COPYING);
@@ -169,10 +169,12 @@ impl Throttle for Pace {
     }
 
     fn wrote(&self, took: Duration) {
+        let now = Instant::now();
         let mut state = locked(&self.state);
         state.entries += 1;
         state.took += took;
-        state.look(Instant::now());
+        state.last_entry = Some(now);
+        state.look(now);
     }
 }
 

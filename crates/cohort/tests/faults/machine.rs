@@ -197,6 +197,7 @@ impl Machine {
                 false => Ok(()),
             }),
             entries_in_flight_max: 2,
+            pipeline_from: 1,
             waiting_max: 1000,
             checkpoint_log_bytes: self.checkpoint_log_bytes,
         };

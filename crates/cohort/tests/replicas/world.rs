@@ -166,6 +166,7 @@ impl World {
             wall: Arc::new(wall),
             room: Arc::new(|| Ok(())),
             entries_in_flight_max: 3,
+            pipeline_from: 1,
             waiting_max: 1000,
             checkpoint_log_bytes: 16 << 10,
         };

@@ -60,6 +60,7 @@ async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<Cohort, String> {
         wall: Arc::new(move || clock.read()),
         room: room(),
         entries_in_flight_max: 2,
+        pipeline_from: 1,
         waiting_max: 1000,
         checkpoint_log_bytes: CHECKPOINT_BYTES,
     };

@@ -7,6 +7,7 @@ use crate::switchboard::Switchboard;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 /// Wait after a failure to take a connection: most likely there are no file descriptors left.
@@ -32,8 +33,12 @@ impl Drop for HalfOpen {
     }
 }
 
-/// Takes connections until everything stops.
-pub(crate) async fn listen(board: Arc<Switchboard>, mut listener: Box<dyn Listener>) {
+/// Takes connections until everything stops. `_ended` is dropped behind the listener: arguments are, last first.
+pub(crate) async fn listen(
+    board: Arc<Switchboard>,
+    _ended: watch::Sender<()>,
+    mut listener: Box<dyn Listener>,
+) {
     let mut stopped = board.stopped.subscribe();
     loop {
         let accepted = tokio::select! {

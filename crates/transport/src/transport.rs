@@ -11,6 +11,7 @@ use skein_model::HostId;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 /// Why a transport did not start. Nothing runs then.
@@ -45,6 +46,8 @@ pub struct Transport {
 struct Shared {
     local: SocketAddr,
     board: Arc<Switchboard>,
+    /// Ends when nobody listens any more.
+    listening: watch::Receiver<()>,
 }
 
 impl Drop for Shared {
@@ -70,9 +73,10 @@ impl Transport {
             None => local,
         };
         let board = Arc::new(Switchboard::new(options, share, handler));
-        tokio::spawn(accept::listen(board.clone(), listener));
+        let (ended, listening) = watch::channel(());
+        tokio::spawn(accept::listen(board.clone(), ended, listener));
         tokio::spawn(accept::announce(board.clone()));
-        Ok(Transport { shared: Arc::new(Shared { local, board }) })
+        Ok(Transport { shared: Arc::new(Shared { local, board, listening }) })
     }
 
     /// The address that is listened on.
@@ -138,7 +142,7 @@ impl Transport {
     }
 
     /// Ends it: new requests are refused at both ends, those under way have until `grace` is over, then all connections are
-    /// closed and the handler is let go. Closing twice does nothing more; dropping the future leaves it closing.
+    /// closed, the handler is let go and the address is free. Closing twice does nothing more; dropping the future leaves it closing.
     pub async fn close(&self, grace: Duration) {
         let board = &self.shared.board;
         board.closing.send_replace(true);
@@ -157,5 +161,7 @@ impl Transport {
         // What is not done in time is cut short.
         let _ = timeout(grace, emptied).await;
         board.stop();
+        // Whoever starts again at once needs the address; an error says that it is free.
+        let _ = self.shared.listening.clone().changed().await;
     }
 }

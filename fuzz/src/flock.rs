@@ -8,7 +8,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use skein_flock::flock::{Config, Remembered};
 use skein_flock::links::LINKS_MAX;
 use skein_flock::wire::{MESSAGE_BYTES_MAX, Reader};
-use skein_flock::{Addr, Effect, Flock, Input, Outbox, Peer, Time, Unreachable};
+use skein_flock::{Addr, Effect, Flock, Frame, Input, Outbox, Peer, Time, Unreachable};
 use skein_model::HostId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -40,7 +40,7 @@ struct World {
     flocks: Vec<Flock>,
     gone: [bool; PEERS],
     /// What was sent and has not arrived, by sender and receiver, in order.
-    wires: BTreeMap<(usize, usize), VecDeque<Bytes>>,
+    wires: BTreeMap<(usize, usize), VecDeque<Frame>>,
     incarnation: u64,
     /// Whether all bytes so far came from the peers themselves, and none of them forgot anything.
     honest: bool,
@@ -196,7 +196,7 @@ impl World {
                 let from = if op & 8 == 0 { peer(other) } else { peer(PEERS) };
                 let length = take.number().min(4096) as usize;
                 self.honest = false;
-                self.tell(one, Input::Received { from, bytes: Bytes::copy_from_slice(take.bytes(length)) });
+                self.tell(one, Input::Received { from, bytes: Bytes::copy_from_slice(take.bytes(length)).into() });
             }
             10 | 11 => {
                 self.sent += 1;

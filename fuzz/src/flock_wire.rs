@@ -59,12 +59,12 @@ pub fn flock_membership(data: &[u8]) {
     };
     let read = |bytes: &Bytes| Reader::new(bytes).and_then(|(tag, reader)| Message::decode(tag, reader));
     let same = |left: &Message, right: &Message| sorted(left) == sorted(right);
-    stable_but(data, read, Message::encode, same);
+    stable_but(data, read, |message| message.encode().to_bytes(), same);
 }
 
 /// Payloads and what a tree needs besides.
 pub fn flock_broadcast(data: &[u8]) {
-    message(data, broadcast::Message::decode, broadcast::Message::encode);
+    message(data, broadcast::Message::decode, |message| message.encode().to_bytes());
 }
 
 /// What is compared of facts and settings, and the facts and settings themselves as a broadcast carries them.

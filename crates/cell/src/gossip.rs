@@ -385,7 +385,7 @@ impl Driver {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Posted { from, bytes } => self.input(Input::Received { from, bytes }),
+            Event::Posted { from, bytes } => self.input(Input::Received { from, bytes: bytes.into() }),
             Event::Unreachable { addr, why } => self.input(Input::Unreachable { addr: addr.into(), why }),
             Event::Report { host, reach } => self.input(Input::Report { host, reach }),
             Event::Resolved { host, addrs } => self.resolved(host, addrs),
@@ -430,7 +430,7 @@ impl Driver {
         }
         for effect in out.effects.drain(..) {
             match effect {
-                Effect::Send { to, bytes } => self.carrier.post(to.into(), bytes),
+                Effect::Send { to, bytes } => self.carrier.post(to.into(), bytes.to_bytes()),
                 Effect::Close { to } => self.carrier.hang_up(to.into()),
                 Effect::Remember => self.remember_soon(),
                 Effect::Told(told) => self.told(told),

@@ -27,7 +27,7 @@ pub use seen::{LEAP_MAX, WINDOW};
 use crate::io::{Cx, Refused};
 use crate::links::{Link, LinkSet};
 use crate::time::Time;
-use crate::wire::Reader;
+use crate::wire::{Frame, Reader};
 use bytes::Bytes;
 use cache::Cache;
 use seen::Seen;
@@ -224,7 +224,7 @@ impl Broadcast {
         }
         self.seq = self.seq.checked_add(1).ok_or(Refused::Flood)?;
         let id = MessageId { origin: self.me, incarnation: self.incarnation, seq: self.seq };
-        let gossip = Gossip { id, channel, hops: 0, path: 0, body: payload };
+        let gossip = Gossip::new(id, channel, &payload);
         self.take(gossip, None, None, false, cx);
         Ok(id)
     }
@@ -328,7 +328,7 @@ impl Broadcast {
         self.send_bytes(link, message.kind(), message.encode(), cx);
     }
 
-    fn send_bytes(&mut self, link: Link, kind: usize, bytes: Bytes, cx: &mut Cx<'_>) {
+    fn send_bytes(&mut self, link: Link, kind: usize, bytes: Frame, cx: &mut Cx<'_>) {
         if let Some(neighbour) = cx.links.get(link) {
             bump(&mut self.counters.sent[kind]);
             cx.out.send(neighbour.peer.addr, bytes);

@@ -9,7 +9,7 @@ use crate::links::Links;
 use crate::membership::{self, Change, Membership, Step};
 use crate::query::{self, Queries, QueryId};
 use crate::time::Time;
-use crate::wire::Reader;
+use crate::wire::{Frame, Reader};
 use rand::{Rng, RngExt};
 use skein_model::HostId;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl Flock {
         let before = out.effects.len();
         let mut step = Step { now, rng, me: self.me, out };
         let result = match input {
-            Input::Received { from, bytes } => self.receive(from, &bytes, &mut step),
+            Input::Received { from, bytes } => self.receive(from, bytes, &mut step),
             Input::Unreachable { addr, why } => {
                 self.membership.unreachable(addr, why, &mut step);
                 self.facts.unreachable(addr, why, &mut lend(&mut step, self.membership.links()));
@@ -224,7 +224,7 @@ impl Flock {
             + self.broadcast.state_bytes()
     }
 
-    fn receive(&mut self, from: Peer, bytes: &bytes::Bytes, step: &mut Step<'_>) -> Result<(), Refused> {
+    fn receive(&mut self, from: Peer, bytes: Frame, step: &mut Step<'_>) -> Result<(), Refused> {
         if from.id == self.me.id || from.addr == self.me.addr {
             return Err(Refused::Implausible("it comes from this peer itself"));
         }

@@ -7,7 +7,7 @@
 use crate::addr::{Addr, Peer};
 use crate::links::Links;
 use crate::time::Time;
-use crate::wire::DecodeError;
+use crate::wire::{DecodeError, Frame};
 use bytes::Bytes;
 use rand::Rng;
 use skein_model::HostId;
@@ -31,7 +31,7 @@ pub enum Effect {
         /// Where to.
         to: Addr,
         /// The message.
-        bytes: Bytes,
+        bytes: Frame,
     },
     /// Send what is queued for the address, then close the connection; no [`Input::Unreachable`] follows.
     Close {
@@ -96,7 +96,7 @@ pub enum Input {
         /// Who the handshake said it is.
         from: Peer,
         /// The message.
-        bytes: Bytes,
+        bytes: Frame,
     },
     /// A peer cannot be reached, or no longer.
     Unreachable {
@@ -204,8 +204,8 @@ pub struct Outbox {
 
 impl Outbox {
     /// Sends a message.
-    pub fn send(&mut self, to: Addr, bytes: Bytes) {
-        self.effects.push(Effect::Send { to, bytes });
+    pub fn send(&mut self, to: Addr, bytes: impl Into<Frame>) {
+        self.effects.push(Effect::Send { to, bytes: bytes.into() });
     }
 }
 

@@ -30,3 +30,4 @@ pub use flock::Flock;
 pub use io::{Effect, Input, Outbox, Refused, Unreachable};
 pub use links::{Link, LinkSet, Links};
 pub use time::Time;
+pub use wire::Frame;

@@ -7,9 +7,12 @@
 //! once per connection.
 
 use crate::addr::{Addr, Peer};
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use skein_model::HostId;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Version of the wire form; peers of another version are refused in the handshake.
 pub const VERSION: u8 = 1;
@@ -38,47 +41,139 @@ pub enum DecodeError {
     TooLong(usize),
 }
 
+/// Most bytes that a [`Frame`] keeps in itself: nearly every message but payloads and long lists.
+pub const HEAD_BYTES_MAX: usize = 31;
+
+/// A message as the transport sees it: bytes, in two parts that follow each other. The head lies in the frame itself,
+/// the body is shared with whoever else holds it. So a payload on its way through many hands is never copied,
+/// and a short message takes no memory of its own.
+#[derive(Clone, Default)]
+pub struct Frame {
+    length: u8,
+    head: [u8; HEAD_BYTES_MAX],
+    body: Option<Arc<Bytes>>,
+}
+
+impl Frame {
+    /// How many bytes.
+    pub fn len(&self) -> usize {
+        usize::from(self.length) + self.body().len()
+    }
+
+    /// Whether there is not even a tag.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What lies in the frame itself.
+    pub fn head(&self) -> &[u8] {
+        &self.head[..usize::from(self.length)]
+    }
+
+    /// What follows the head.
+    pub fn body(&self) -> &[u8] {
+        self.body.as_deref().map_or(&[], |body| body)
+    }
+
+    /// The byte at this place.
+    pub fn get(&self, at: usize) -> Option<u8> {
+        let head = self.head();
+        head.get(at).or_else(|| self.body().get(at - head.len())).copied()
+    }
+
+    /// Both parts in one piece; copied unless one of them is empty.
+    pub fn to_bytes(&self) -> Bytes {
+        match &self.body {
+            None => Bytes::copy_from_slice(self.head()),
+            Some(body) if self.length == 0 => Bytes::clone(body),
+            Some(body) => [self.head(), body].concat().into(),
+        }
+    }
+}
+
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len()
+            && self.head().iter().chain(self.body()).eq(other.head().iter().chain(other.body()))
+    }
+}
+
+impl Eq for Frame {}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_bytes().fmt(f)
+    }
+}
+
+impl From<Bytes> for Frame {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.len() > HEAD_BYTES_MAX {
+            return Self { body: Some(Arc::new(bytes)), ..Self::default() };
+        }
+        let mut frame = Self { length: bytes.len() as u8, ..Self::default() };
+        frame.head[..bytes.len()].copy_from_slice(&bytes);
+        frame
+    }
+}
+
+impl From<&Bytes> for Frame {
+    fn from(bytes: &Bytes) -> Self {
+        bytes.clone().into()
+    }
+}
+
+impl From<&Frame> for Frame {
+    fn from(frame: &Frame) -> Self {
+        frame.clone()
+    }
+}
+
 /// Writes the fields of a message after each other.
 #[derive(Debug)]
 pub struct Writer {
-    bytes: Vec<u8>,
+    /// All that is written, while it is short.
+    head: Frame,
+    /// All that is written, when it is longer.
+    long: Vec<u8>,
 }
 
 impl Writer {
     /// Begins a message with its tag; `room` is a guess at its length.
     pub fn new(tag: u8, room: usize) -> Self {
-        let mut bytes = Vec::with_capacity(room.max(1));
-        bytes.push(tag);
-        Self { bytes }
+        let mut writer = Self::bare(room);
+        writer.u8(tag);
+        writer
     }
 
     /// Begins a part of a message, without a tag.
     pub fn bare(room: usize) -> Self {
-        Self { bytes: Vec::with_capacity(room) }
+        let long = if room > HEAD_BYTES_MAX { Vec::with_capacity(room) } else { Vec::new() };
+        Self { head: Frame::default(), long }
     }
 
     /// One byte.
     pub fn u8(&mut self, value: u8) {
-        self.bytes.push(value);
+        self.raw(&[value]);
     }
 
     /// Base-128 varint, low bits first; one byte up to 127, ten at most.
     pub fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
-            self.bytes.push(value as u8 | 0x80);
+            self.u8(value as u8 | 0x80);
             value >>= 7;
         }
-        self.bytes.push(value as u8);
+        self.u8(value as u8);
     }
 
     /// Four bytes, little-endian.
     pub fn u32(&mut self, value: u32) {
-        self.bytes.extend_from_slice(&value.to_le_bytes());
+        self.raw(&value.to_le_bytes());
     }
 
     /// Eight bytes, little-endian.
     pub fn u64(&mut self, value: u64) {
-        self.bytes.extend_from_slice(&value.to_le_bytes());
+        self.raw(&value.to_le_bytes());
     }
 
     /// A host's ID, eight bytes.
@@ -109,7 +204,18 @@ impl Writer {
 
     /// Bytes as they are; the reader has to know how many.
     pub fn raw(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        let from = usize::from(self.head.length);
+        if self.long.is_empty()
+            && let Some(room) = self.head.head.get_mut(from..from + bytes.len())
+        {
+            room.copy_from_slice(bytes);
+            self.head.length += bytes.len() as u8;
+            return;
+        }
+        if self.long.is_empty() {
+            self.long.extend_from_slice(self.head.head());
+        }
+        self.long.extend_from_slice(bytes);
     }
 
     /// `| length: varint | bytes |`
@@ -120,45 +226,65 @@ impl Writer {
 
     /// Length so far, tag included.
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        if self.long.is_empty() { usize::from(self.head.length) } else { self.long.len() }
     }
 
     /// Whether nothing is written; never so of a message, which has at least its tag.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len() == 0
+    }
+
+    /// What is written, in one piece.
+    pub fn finish(self) -> Bytes {
+        if self.long.is_empty() { Bytes::copy_from_slice(self.head.head()) } else { self.long.into() }
     }
 
     /// The finished message.
-    pub fn finish(self) -> Bytes {
-        self.bytes.into()
+    pub fn frame(self) -> Frame {
+        if self.long.is_empty() { self.head } else { Bytes::from(self.long).into() }
+    }
+
+    /// The finished message, followed by a body that is shared.
+    pub fn frame_with(self, body: &Arc<Bytes>) -> Frame {
+        let mut frame = self.frame();
+        match frame.body {
+            None => frame.body = Some(Arc::clone(body)),
+            Some(long) => frame = Bytes::from([&long[..], body].concat()).into(),
+        }
+        frame
     }
 }
 
 /// Reads the fields of a message one after the other; shares the bytes rather than copy them.
 #[derive(Debug)]
 pub struct Reader {
-    bytes: Bytes,
+    frame: Frame,
+    /// How much of it has been read.
+    at: usize,
 }
 
 impl Reader {
     /// Splits a message into its tag and a reader of the rest.
-    pub fn new(message: &Bytes) -> Result<(u8, Self), DecodeError> {
-        if message.len() > MESSAGE_BYTES_MAX {
-            return Err(DecodeError::TooLong(message.len()));
+    pub fn new(message: impl Into<Frame>) -> Result<(u8, Self), DecodeError> {
+        let frame = message.into();
+        if frame.len() > MESSAGE_BYTES_MAX {
+            return Err(DecodeError::TooLong(frame.len()));
         }
-        let mut bytes = message.clone();
-        let tag = bytes.try_get_u8().map_err(|_| DecodeError::Short("the tag"))?;
-        Ok((tag, Self { bytes }))
+        let mut reader = Self { frame, at: 0 };
+        let tag = reader.u8("the tag")?;
+        Ok((tag, reader))
     }
 
     /// Reads a part of a message, which has no tag.
     pub fn over(bytes: Bytes) -> Self {
-        Self { bytes }
+        Self { frame: bytes.into(), at: 0 }
     }
 
     /// One byte.
     pub fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
-        self.bytes.try_get_u8().map_err(|_| DecodeError::Short(what))
+        let byte = self.frame.get(self.at).ok_or(DecodeError::Short(what))?;
+        self.at += 1;
+        Ok(byte)
     }
 
     /// A varint; refuses what does not fit in 64 bits.
@@ -183,19 +309,19 @@ impl Reader {
     pub fn count(&mut self, each: usize, what: &'static str) -> Result<usize, DecodeError> {
         let count = usize::try_from(self.varint(what)?).map_err(|_| DecodeError::Range(what))?;
         match count.checked_mul(each.max(1)) {
-            Some(bytes) if bytes <= self.bytes.len() => Ok(count),
+            Some(bytes) if bytes <= self.remaining() => Ok(count),
             _ => Err(DecodeError::Short(what)),
         }
     }
 
     /// Four bytes, little-endian.
     pub fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
-        self.bytes.try_get_u32_le().map_err(|_| DecodeError::Short(what))
+        self.array(what).map(u32::from_le_bytes)
     }
 
     /// Eight bytes, little-endian.
     pub fn u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
-        self.bytes.try_get_u64_le().map_err(|_| DecodeError::Short(what))
+        self.array(what).map(u64::from_le_bytes)
     }
 
     /// A host's ID.
@@ -225,17 +351,28 @@ impl Reader {
 
     /// `N` bytes as they are.
     pub fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
-        let mut array = [0; N];
-        self.bytes.try_copy_to_slice(&mut array).map_err(|_| DecodeError::Short(what))?;
+        let (head, mut array) = (self.frame.head(), [0; N]);
+        if let Some(whole) = head.get(self.at..self.at + N) {
+            array.copy_from_slice(whole);
+        } else {
+            let first = head.get(self.at..).unwrap_or_default();
+            let from = self.at.saturating_sub(head.len());
+            let second = self.frame.body().get(from..from + N - first.len());
+            array[..first.len()].copy_from_slice(first);
+            array[first.len()..].copy_from_slice(second.ok_or(DecodeError::Short(what))?);
+        }
+        self.at += N;
         Ok(array)
     }
 
     /// As many bytes as told, as they are.
     pub fn bytes(&mut self, length: usize, what: &'static str) -> Result<Bytes, DecodeError> {
-        if length > self.bytes.len() {
+        if length > self.remaining() {
             return Err(DecodeError::Short(what));
         }
-        Ok(self.bytes.split_to(length))
+        let bytes = self.part(self.at..self.at + length);
+        self.at += length;
+        Ok(bytes)
     }
 
     /// `| length: varint | bytes |`, at most `max` bytes.
@@ -244,22 +381,42 @@ impl Reader {
         if length > max {
             return Err(DecodeError::Range(what));
         }
-        Ok(self.bytes.split_to(length))
+        self.bytes(length, what)
     }
 
     /// All that is left.
     pub fn rest(self) -> Bytes {
-        self.bytes
+        self.part(self.at..self.frame.len())
+    }
+
+    /// All that is left, which can still be read; the sender's own memory where the sender shares it.
+    pub fn tail(&self) -> Arc<Bytes> {
+        match &self.frame.body {
+            Some(body) if self.at == usize::from(self.frame.length) => Arc::clone(body),
+            _ => Arc::new(self.part(self.at..self.frame.len())),
+        }
     }
 
     /// Bytes left.
     pub fn remaining(&self) -> usize {
-        self.bytes.len()
+        self.frame.len() - self.at
+    }
+
+    /// These bytes of the message, which are there; shared where they lie in one piece of the body.
+    fn part(&self, range: Range<usize>) -> Bytes {
+        let head = self.frame.head();
+        match &self.frame.body {
+            Some(body) if head.len() <= range.start => {
+                body.slice(range.start - head.len()..range.end - head.len())
+            }
+            _ if range.end <= head.len() => Bytes::copy_from_slice(&head[range]),
+            _ => self.frame.to_bytes().slice(range),
+        }
     }
 
     /// The message has to end here.
     pub fn end(self) -> Result<(), DecodeError> {
-        match self.bytes.len() {
+        match self.remaining() {
             0 => Ok(()),
             left => Err(DecodeError::Trailing(left)),
         }
@@ -290,6 +447,35 @@ mod tests {
             writer.addr(addr);
             let (_, mut reader) = Reader::new(&writer.finish()).unwrap();
             prop_assert_eq!(reader.addr("address"), Ok(addr));
+        }
+
+        #[test]
+        fn a_message_in_two_parts_reads_like_one_in_one_part(
+            head in prop::collection::vec(any::<u8>(), 1..40),
+            body in prop::collection::vec(any::<u8>(), 0..40),
+            reads in prop::collection::vec((0_u8..7, 0_usize..9), 0..20),
+        ) {
+            let whole = Bytes::from([&head[..], &body].concat());
+            let mut writer = Writer::new(head[0], 0);
+            writer.raw(&head[1..]);
+            let split = writer.frame_with(&Arc::new(body.into()));
+            prop_assert_eq!((split.len(), split.to_bytes()), (whole.len(), whole.clone()));
+            prop_assert_eq!(&split, &Frame::from(&whole));
+            let (mut one, mut two) = (Reader::over(whole), Reader { frame: split, at: 0 });
+            for (kind, length) in reads {
+                match kind {
+                    0 => prop_assert_eq!(one.u8("it"), two.u8("it")),
+                    1 => prop_assert_eq!(one.u32("it"), two.u32("it")),
+                    2 => prop_assert_eq!(one.u64("it"), two.u64("it")),
+                    3 => prop_assert_eq!(one.array::<3>("it"), two.array::<3>("it")),
+                    4 => prop_assert_eq!(one.bytes(length, "it"), two.bytes(length, "it")),
+                    5 => prop_assert_eq!(one.tail(), two.tail()),
+                    _ => prop_assert_eq!(one.varint("it"), two.varint("it")),
+                }
+                // What was refused may have been read in part, but equally far.
+                prop_assert_eq!(one.remaining(), two.remaining());
+            }
+            prop_assert_eq!(one.rest(), two.rest());
         }
 
         #[test]

@@ -196,7 +196,9 @@ fn a_payload_too_large_is_refused_to_its_author() {
 
 fn gossip(origin: usize, seq: u32) -> Gossip {
     let id = MessageId { origin: peer(origin).id, incarnation: 1, seq };
-    Gossip { id, channel: Channel::App, hops: 1, path: 0, body: Bytes::from_static(b"lies") }
+    let mut gossip = Gossip::new(id, Channel::App, b"lies");
+    gossip.hops = 1;
+    gossip
 }
 
 #[test]
@@ -206,7 +208,7 @@ fn lies_about_our_own_broadcasts_and_about_numbers_are_refused() {
     let mut bring = |gossip: Gossip| world.inject(neighbour, 0, Message::Gossip(gossip).encode());
     assert_eq!(bring(gossip(0, 1)), Err(Refused::Implausible("a broadcast of ours that we never made")));
     assert_eq!(
-        bring(Gossip { path: 1, ..gossip(3, 1) }),
+        bring(gossip(3, 1).by_path(&[0; 4])),
         Err(Refused::Implausible("a path of another length than agreed"))
     );
     assert_eq!(bring(gossip(3, 500)), Ok(()));

@@ -52,7 +52,7 @@ impl One {
         let mut out = Outbox::default();
         let result = self.flock.handle(input, self.now, &mut self.rng, &mut out);
         let sent = out.effects.into_iter().filter_map(|effect| match effect {
-            Effect::Send { to, bytes } if bytes[0] < 0x20 => {
+            Effect::Send { to, bytes } if bytes.get(0).is_some_and(|tag| tag < 0x20) => {
                 let (tag, reader) = Reader::new(&bytes).unwrap();
                 Some((to, Message::decode(tag, reader).unwrap()))
             }
@@ -380,7 +380,7 @@ fn bytes_that_are_no_message_change_nothing() {
     for bytes in [&[][..], &[0x12], &[0x0F], &[0x10, 0], &[0x16, 200, 0], &[0xFF, 1, 2], &oversized] {
         for from in [2, 99] {
             let bytes = Bytes::copy_from_slice(bytes);
-            let refused = one.tell(Input::Received { from: peer(from), bytes });
+            let refused = one.tell(Input::Received { from: peer(from), bytes: bytes.into() });
             assert!(refused.0.is_err() && refused.1.len() <= 1, "{refused:?}");
         }
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use skein_flock::flock::{Config, Remembered};
 use skein_flock::io::{Down, Told};
 use skein_flock::query::{Aggregate, Filter, Question};
-use skein_flock::{Addr, Effect, Flock, Input, Outbox, Peer, Refused, Time};
+use skein_flock::{Addr, Effect, Flock, Frame, Input, Outbox, Peer, Refused, Time};
 use skein_model::HostId;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -120,11 +120,11 @@ impl FlockPeer {
 }
 
 impl Protocol for FlockPeer {
-    type Message = Bytes;
+    type Message = Frame;
     type Report = Report;
     type Shared = World;
 
-    fn handle(&mut self, event: Event<Bytes>, io: &mut Io<'_, Self>) {
+    fn handle(&mut self, event: Event<Frame>, io: &mut Io<'_, Self>) {
         let input = match event {
             Event::Start => Input::Start,
             Event::Received { from, message } => Input::Received { from: peer_of(from), bytes: message },
@@ -139,27 +139,33 @@ impl Protocol for FlockPeer {
         self.flock.next_deadline()
     }
 
-    fn size(message: &Bytes) -> usize {
+    fn size(message: &Frame) -> usize {
         message.len() + FRAME_BYTES
     }
 
-    fn kind(message: &Bytes) -> u8 {
-        match (message.first().copied().unwrap_or_default(), message.get(1).map(|channel| channel & 0x0F)) {
+    fn kind(message: &Frame) -> u8 {
+        match (message.get(0).unwrap_or_default(), message.get(1).map(|channel| channel & 0x0F)) {
             // Payloads of the flock's own parts are not those of its user, and are counted apart.
             (0x20 | 0x21, Some(channel)) if channel != 0 => OWN_PAYLOADS | channel,
             (tag, _) => tag,
         }
     }
 
-    fn digest(message: &Bytes) -> u64 {
-        let words = message.chunks(8).map(|chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u64::from_le_bytes(word)
-        });
-        words.fold(message.len() as u64, |hash, word| {
+    fn digest(message: &Frame) -> u64 {
+        let (head, body) = (message.head(), message.body());
+        let turned = |hash: u64, word: u64| {
             (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31)
-        })
+        };
+        // Words of eight bytes, the last one filled up with zeros; one of them may lie across the two parts.
+        let (mut hash, mut word, mut filled) = (message.len() as u64, 0_u64, 0);
+        for byte in head.iter().chain(body) {
+            word |= u64::from(*byte) << (8 * filled);
+            filled += 1;
+            if filled == 8 {
+                (hash, word, filled) = (turned(hash, word), 0, 0);
+            }
+        }
+        if filled > 0 { turned(hash, word) } else { hash }
     }
 }
 

@@ -1,53 +1,83 @@
 //! Payloads kept for those who ask, within a budget of bytes and age.
 
-use super::message::{Gossip, Message, Short, Span};
+use super::message::{Body, Gossip, Short, Span};
 use super::{Channel, MessageId};
 use crate::links::{Link, LinkSet};
 use crate::time::Time;
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// One broadcast that was here.
+/// One broadcast that was here; small, as there may be a thousand of them.
 #[derive(Clone, Debug)]
 pub struct Kept {
-    pub id: MessageId,
-    /// [`MessageId::tag`], so that a search need not hash.
-    pub tag: u32,
-    /// Key of the tree it travels by.
-    pub key: u32,
+    /// As to be sent on, with ourselves in the path: the parts of a [`Body`], which so take no more room than they need.
+    bytes: Arc<Bytes>,
     /// When it came.
     pub at: Time,
-    pub channel: Channel,
-    /// Links it passed to get here; 0 for one's own.
-    pub hops: u8,
-    pub path: u8,
-    /// Whether the tree was not known when it came.
-    pub fresh: bool,
-    /// By which link it came; `None` for one's own, and when the link is down.
-    pub from: Option<Link>,
+    short: Short,
+    /// Key of the tree it travels by.
+    pub key: u32,
     /// Who was sent it when it came.
     pub pushed: LinkSet,
     /// Who was sent it on request, once and twice.
     pub given: [LinkSet; 2],
-    /// As to be sent on: the path with ourselves in it, then the payload.
-    pub body: Bytes,
+    channel: Channel,
+    path: u8,
+    /// Links it passed to get here; 0 for one's own.
+    hops: u8,
+    /// By which link it came; [`OWN`] for one's own, and when the link is down.
+    from: u8,
+    /// Whether the tree was not known when it came.
+    pub fresh: bool,
+    path_at: u8,
 }
 
+/// No link.
+const OWN: u8 = u8::MAX;
+
 impl Kept {
+    /// A broadcast as it is sent on, but that `hops` are still those it passed to get here.
+    pub fn new(onward: Gossip, at: Time, key: u32, fresh: bool, from: Option<Link>, pushed: LinkSet) -> Self {
+        Self {
+            at,
+            short: Short { tag: onward.id.tag(), seq: onward.id.seq },
+            key,
+            pushed,
+            given: Default::default(),
+            channel: onward.channel,
+            path: onward.path,
+            hops: onward.hops,
+            from: from.map_or(OWN, |link| link.index() as u8),
+            fresh,
+            path_at: onward.body.path_at,
+            bytes: onward.body.bytes,
+        }
+    }
+
     pub fn short(&self) -> Short {
-        Short { tag: self.tag, seq: self.id.seq }
+        self.short
+    }
+
+    pub fn id(&self) -> MessageId {
+        let (origin, incarnation) = self.body().run();
+        MessageId { origin, incarnation, seq: self.short.seq }
+    }
+
+    fn body(&self) -> Body {
+        Body { bytes: Arc::clone(&self.bytes), path_at: self.path_at }
+    }
+
+    /// By which link it came; `None` for one's own, and when the link is down.
+    pub fn from(&self) -> Option<Link> {
+        Link::from_index(self.from.into())
     }
 
     /// The message that takes it one link farther.
     pub fn onward(&self) -> Gossip {
-        let hops = self.hops.saturating_add(1);
-        Gossip { id: self.id, channel: self.channel, hops, path: self.path, body: self.body.clone() }
-    }
-
-    /// The encoded message that takes it one link farther along a tree.
-    pub fn push(&self) -> Bytes {
-        Message::Gossip(self.onward()).encode()
+        let (channel, path, hops) = (self.channel, self.path, self.hops.saturating_add(1));
+        Gossip { id: self.id(), channel, hops, path, body: self.body() }
     }
 
     /// Counts a request of the neighbour at `link`; false when it has asked too often.
@@ -70,7 +100,11 @@ pub struct Cache {
 impl Cache {
     /// Keeps one more; the oldest make room.
     pub fn keep(&mut self, kept: Kept, bytes_max: usize, count_max: usize) {
-        self.bytes += kept.body.len();
+        self.bytes += kept.bytes.len();
+        if self.kept.len() == self.kept.capacity() {
+            // Doubling would leave half of it empty, at every peer.
+            self.kept.reserve_exact(8 + self.kept.len() / 8);
+        }
         self.kept.push_back(kept);
         while self.kept.len() > 1 && (self.bytes > bytes_max || self.kept.len() > count_max) {
             self.drop_oldest();
@@ -94,7 +128,7 @@ impl Cache {
 
     /// The broadcast, if it is still kept. The newest are found quickest.
     pub fn find(&mut self, short: Short) -> Option<&mut Kept> {
-        self.kept.iter_mut().rev().find(|kept| kept.tag == short.tag && kept.id.seq == short.seq)
+        self.kept.iter_mut().rev().find(|kept| kept.short == short)
     }
 
     /// All that is kept, by runs of numbers.
@@ -116,8 +150,8 @@ impl Cache {
         for kept in &mut self.kept {
             kept.pushed.remove(link);
             kept.given.iter_mut().for_each(|given| given.remove(link));
-            if kept.from == Some(link) {
-                kept.from = None;
+            if kept.from() == Some(link) {
+                kept.from = OWN;
             }
         }
     }
@@ -134,7 +168,7 @@ impl Cache {
 
     fn drop_oldest(&mut self) {
         if let Some(kept) = self.kept.pop_front() {
-            self.bytes -= kept.body.len();
+            self.bytes -= kept.bytes.len();
         }
     }
 }
@@ -150,28 +184,28 @@ mod tests {
 
     fn kept(origin: u64, seq: u32, at: Time, bytes: usize) -> Kept {
         let id = MessageId { origin: HostId(origin), incarnation: 1, seq };
-        Kept {
-            id,
-            tag: id.tag(),
-            key: id.tag(),
-            at,
-            channel: Channel::App,
-            hops: 1,
-            path: 0,
-            fresh: false,
-            from: None,
-            pushed: LinkSet::default(),
-            given: Default::default(),
-            body: vec![0; bytes].into(),
-        }
+        let gossip = Gossip::new(id, Channel::App, &vec![0; bytes]);
+        Kept::new(gossip, at, id.tag(), false, None, LinkSet::default())
+    }
+
+    #[test]
+    fn what_is_kept_of_a_broadcast_is_its_name_and_a_share_of_its_bytes() {
+        let id = MessageId { origin: HostId(77), incarnation: 1 << 40, seq: 9 };
+        let gossip = Gossip { hops: 3, ..Gossip::new(id, Channel::Facts, b"words") };
+        let link = Link::from_index(2);
+        let kept = Kept::new(gossip.clone(), Time(5), 1, true, link, LinkSet::default());
+        assert_eq!((kept.id(), kept.from()), (id, link));
+        assert_eq!(kept.onward(), Gossip { hops: 4, ..gossip });
+        assert_eq!(size_of::<Kept>(), 40);
     }
 
     #[test]
     fn the_oldest_make_room_for_bytes_and_for_count() {
         let mut cache = Cache::default();
-        (1..=5).for_each(|seq| cache.keep(kept(1, seq, Time(0), 10), 35, 100));
-        assert_eq!(cache.kept.iter().map(|kept| kept.id.seq).collect::<Vec<_>>(), [3, 4, 5]);
-        cache.keep(kept(1, 6, Time(0), 0), 35, 2);
+        // Ten bytes of name and ten of payload each.
+        (1..=5).for_each(|seq| cache.keep(kept(1, seq, Time(0), 10), 70, 100));
+        assert_eq!(cache.kept.iter().map(|kept| kept.short.seq).collect::<Vec<_>>(), [3, 4, 5]);
+        cache.keep(kept(1, 6, Time(0), 0), 70, 2);
         assert_eq!(cache.kept.len(), 2);
     }
 

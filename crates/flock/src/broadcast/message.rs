@@ -1,9 +1,10 @@
 //! What peers say to each other about broadcasts, and how it is written.
 
 use super::{Channel, MessageId, PAYLOAD_BYTES_MAX};
-use crate::wire::{DecodeError, Reader, Writer};
+use crate::wire::{DecodeError, Frame, Reader, Writer};
 use bytes::Bytes;
 use skein_model::HostId;
+use std::sync::Arc;
 
 /// Most peers a message can name as the last it passed; see [`Keying::LastPeers`](super::Keying::LastPeers).
 pub const PATH_MAX: usize = 4;
@@ -42,6 +43,46 @@ pub struct Span {
     pub more: u32,
 }
 
+/// What stays the same of a broadcast from hop to hop, as it is written: whoever holds it shares it with all others
+/// of the process who do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Body {
+    /// `| origin: u64 | incarnation | seq | hash of a peer: u32, oldest first | × path | payload |`
+    pub bytes: Arc<Bytes>,
+    /// Where the hashes begin.
+    pub path_at: u8,
+}
+
+impl Body {
+    fn new(id: MessageId, parts: [&[u8]; 2]) -> Self {
+        let mut writer = Writer::bare(24 + parts[0].len() + parts[1].len());
+        writer.host(id.origin);
+        writer.varint(id.incarnation);
+        writer.varint(u64::from(id.seq));
+        let path_at = writer.len() as u8; // 24 at most
+        parts.iter().for_each(|part| writer.raw(part));
+        Self { bytes: Arc::new(writer.finish()), path_at }
+    }
+
+    /// All of it that `reader` has left, and what it is about.
+    fn read(mut reader: Reader) -> Result<(Self, MessageId), DecodeError> {
+        let (bytes, before) = (reader.tail(), reader.remaining());
+        let id = read_id(&mut reader)?;
+        Ok((Self { bytes, path_at: (before - reader.remaining()) as u8 }, id))
+    }
+
+    /// The run of the origin that it is of.
+    pub fn run(&self) -> (HostId, u64) {
+        let id = read_id(&mut Reader::over(Bytes::clone(&self.bytes)));
+        // Nobody has a body that was not written or read before.
+        id.map_or((HostId(0), 0), |id| (id.origin, id.incarnation))
+    }
+
+    fn after_id(&self) -> usize {
+        usize::from(self.path_at)
+    }
+}
+
 /// A broadcast under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gossip {
@@ -51,16 +92,39 @@ pub struct Gossip {
     pub channel: Channel,
     /// Links passed, the one it came by included; 255 for more.
     pub hops: u8,
-    /// How many hashes of last peers stand in front of the payload in `body`; at most [`PATH_MAX`].
+    /// How many hashes of last peers stand in front of the payload; at most [`PATH_MAX`].
     pub path: u8,
-    /// `| hash of a peer: u32, oldest first | × path | payload |`
-    pub body: Bytes,
+    pub(super) body: Body,
 }
 
 impl Gossip {
+    /// A broadcast that has passed no link.
+    pub fn new(id: MessageId, channel: Channel, payload: &[u8]) -> Self {
+        Self { id, channel, hops: 0, path: 0, body: Body::new(id, [&[], payload]) }
+    }
+
+    /// The same with other hashes of last peers, four bytes each and [`PATH_MAX`] at most.
+    pub fn by_path(&self, path: &[u8]) -> Self {
+        let body = Body::new(self.id, [path, &self.payload()]);
+        Self { path: (path.len() / 4) as u8, body, ..*self }
+    }
+
     /// What the origin wants told.
     pub fn payload(&self) -> Bytes {
-        self.body.slice(4 * usize::from(self.path)..)
+        self.body.bytes.slice(self.body.after_id() + 4 * usize::from(self.path)..)
+    }
+
+    /// The hashes of the last peers that it passed: four bytes each, oldest first.
+    pub fn passed(&self) -> &[u8] {
+        &self.body.bytes[self.body.after_id()..][..4 * usize::from(self.path)]
+    }
+
+    /// The bytes for the transport: a [`Message::Gossip`], or a [`Message::Supply`].
+    pub fn encode(&self, supply: bool) -> Frame {
+        let mut writer = Writer::new(FIRST_TAG + u8::from(supply), 3);
+        writer.u8(self.channel as u8 | self.path << 4);
+        writer.u8(self.hops);
+        writer.frame_with(&self.body.bytes)
     }
 }
 
@@ -115,19 +179,12 @@ impl Message {
     }
 
     /// The bytes for the transport.
-    pub fn encode(&self) -> Bytes {
+    pub fn encode(&self) -> Frame {
         let tag = FIRST_TAG + self.kind() as u8;
         let mut writer = Writer::new(tag, 12);
         match self {
-            Self::Gossip(gossip) | Self::Supply(gossip) => {
-                writer = Writer::new(tag, 24 + gossip.body.len());
-                writer.u8(gossip.channel as u8 | gossip.path << 4);
-                writer.u8(gossip.hops);
-                writer.host(gossip.id.origin);
-                writer.varint(gossip.id.incarnation);
-                writer.varint(u64::from(gossip.id.seq));
-                writer.raw(&gossip.body);
-            }
+            Self::Gossip(gossip) => return gossip.encode(false),
+            Self::Supply(gossip) => return gossip.encode(true),
             Self::Have(list) => list.iter().for_each(|have| {
                 write_short(&mut writer, have.short);
                 writer.u8(have.held);
@@ -142,7 +199,7 @@ impl Message {
                 writer.varint(u64::from(span.more));
             }),
         }
-        writer.finish()
+        writer.frame()
     }
 
     /// The message with this tag whose fields `reader` holds.
@@ -224,16 +281,19 @@ fn read_gossip(mut reader: Reader) -> Result<Gossip, DecodeError> {
     if hops == 0 {
         return Err(DecodeError::Range("the hops"));
     }
-    let origin: HostId = reader.host("the origin")?;
-    let incarnation = reader.varint("the incarnation")?;
-    let seq = read_seq(&mut reader)?;
-    let body = reader.rest();
-    match body.len().checked_sub(4 * usize::from(path)) {
+    let (body, id) = Body::read(reader)?;
+    match (body.bytes.len() - body.after_id()).checked_sub(4 * usize::from(path)) {
         None => return Err(DecodeError::Short("the path")),
         Some(payload) if payload > PAYLOAD_BYTES_MAX => return Err(DecodeError::Range("the payload")),
         Some(_) => {}
     }
-    Ok(Gossip { id: MessageId { origin, incarnation, seq }, channel, hops, path, body })
+    Ok(Gossip { id, channel, hops, path, body })
+}
+
+fn read_id(reader: &mut Reader) -> Result<MessageId, DecodeError> {
+    let origin = reader.host("the origin")?;
+    let incarnation = reader.varint("the incarnation")?;
+    Ok(MessageId { origin, incarnation, seq: read_seq(reader)? })
 }
 
 #[cfg(test)]
@@ -251,10 +311,10 @@ mod tests {
             incarnation,
             seq,
         });
-        (id, 0_u8..4, 1_u8.., 0_u8..=4, prop::collection::vec(any::<u8>(), 16..64)).prop_map(
+        (id, 0_u8..4, 1_u8.., 0_usize..=4, prop::collection::vec(any::<u8>(), 16..64)).prop_map(
             |(id, channel, hops, path, body)| {
-                let channel = Channel::from_u8(channel).unwrap();
-                Gossip { id, channel, hops, path, body: body.into() }
+                let gossip = Gossip::new(id, Channel::from_u8(channel).unwrap(), &body[16..]);
+                Gossip { hops, ..gossip.by_path(&body[..4 * path]) }
             },
         )
     }
@@ -316,10 +376,8 @@ mod tests {
     fn a_payload_beyond_the_limit_is_refused() {
         let id = MessageId { origin: HostId(1), incarnation: 1, seq: 1 };
         let gossip = |bytes: usize| {
-            let body = Bytes::from(vec![0; bytes]);
-            let bytes =
-                Message::Gossip(Gossip { id, channel: Channel::App, hops: 1, path: 0, body }).encode();
-            let (tag, reader) = Reader::new(&bytes).unwrap();
+            let gossip = Gossip { hops: 1, ..Gossip::new(id, Channel::App, &vec![0; bytes]) };
+            let (tag, reader) = Reader::new(gossip.encode(false)).unwrap();
             Message::decode(tag, reader)
         };
         assert!(gossip(PAYLOAD_BYTES_MAX).is_ok());

@@ -129,7 +129,7 @@ impl Broadcast {
             Some(want) => [want.announcers, want.holders, want.told, want.wanted_by],
             None => Default::default(),
         };
-        let (key, path, body) = self.onward_path(&gossip, from.is_none());
+        let (key, onward) = self.onward_path(&gossip, from.is_none());
         let fresh = self.trees.get(key).is_none();
         let mut scouts = LinkSet::default();
         let mut eager = LinkSet::default();
@@ -163,24 +163,12 @@ impl Broadcast {
         let parent = tree.parent;
 
         let payload = gossip.payload();
-        let kept = Kept {
-            id,
-            tag: short.tag,
-            key,
-            at: cx.now,
-            channel: gossip.channel,
-            hops: gossip.hops,
-            path,
-            fresh,
-            from,
-            pushed: eager,
-            given: Default::default(),
-            body,
-        };
         if !eager.is_empty() {
-            let bytes = kept.push();
-            eager.iter().for_each(|link| self.send_bytes(link, 0, bytes.clone(), cx));
+            let hops = onward.hops.saturating_add(1);
+            let frame = Gossip { hops, ..onward.clone() }.encode(false);
+            eager.iter().for_each(|link| self.send_bytes(link, 0, frame.clone(), cx));
         }
+        let kept = Kept::new(onward, cx.now, key, fresh, from, eager);
         self.cache.keep(kept, self.config.keep_bytes_max, self.config.keep_count_max);
         if !scouts.is_empty() {
             let bytes = Message::Scout(vec![short]).encode();
@@ -211,22 +199,20 @@ impl Broadcast {
         }
     }
 
-    /// The key of the tree by which the broadcast travels on, and the path and body it takes along.
-    fn onward_path(&self, gossip: &Gossip, own: bool) -> (u32, u8, Bytes) {
+    /// The key of the tree by which the broadcast travels on, and the broadcast with ourselves in its path.
+    fn onward_path(&self, gossip: &Gossip, own: bool) -> (u32, Gossip) {
         let Keying::LastPeers(count) = self.config.keying else {
-            return (gossip.id.tag(), 0, gossip.body.clone());
+            return (gossip.id.tag(), gossip.clone());
         };
-        let (passed, payload) = gossip.body.split_at(4 * usize::from(gossip.path));
+        let passed = gossip.passed();
         let mine = mix(self.me.0) as u32;
-        let mut path: Vec<u8> = [passed, &mine.to_le_bytes()].concat();
+        let path: Vec<u8> = [passed, &mine.to_le_bytes()].concat();
         let keep = 4 * usize::from(count).min(PATH_MAX);
         let drop = path.len().saturating_sub(keep);
-        path.drain(..drop);
         let key = passed.chunks(4).fold(u64::from(own), |key, peer| {
             peer.iter().fold(key, |key, byte| mix(key << 8 ^ key >> 56 ^ u64::from(*byte)))
         });
-        let count = (path.len() / 4) as u8;
-        (key as u32, count, [&path, payload].concat().into())
+        (key as u32, gossip.by_path(&path[drop..]))
     }
 
     fn on_announced(
@@ -244,8 +230,7 @@ impl Broadcast {
                 Sight::Seen if kind == Kind::Have => {
                     self.needs_no_announcement(from, short);
                     if let Some(kept) = self.cache.find(short)
-                        && kept.from.is_some()
-                        && kept.from != Some(from)
+                        && kept.from().is_some_and(|it| it != from)
                     {
                         let came = kept.at;
                         self.compare(from, short, would, came, cx);
@@ -363,15 +348,15 @@ impl Broadcast {
         let mut key = short.tag;
         if let Some(kept) = self.cache.find(short) {
             key = kept.key;
-            if kept.from == Some(from) {
+            if kept.from() == Some(from) {
                 return Err(Refused::Implausible("a request for what the asker itself gave us"));
             }
             if !kept.give(from) {
                 return Err(Refused::Flood);
             }
-            let (id, fresh) = (kept.id, kept.fresh);
-            let message = if graft { Message::Gossip(kept.onward()) } else { Message::Supply(kept.onward()) };
-            self.send(from, &message, cx);
+            let (onward, fresh) = (kept.onward(), kept.fresh);
+            let id = onward.id;
+            self.send_bytes(from, usize::from(!graft), onward.encode(!graft), cx);
             self.needs_no_announcement(from, short);
             self.events.push_back(Event::Grafted { id, link: from });
             if graft && fresh {
@@ -400,7 +385,7 @@ impl Broadcast {
         let kept = self.cache.find(short).map(|kept| {
             pushed = kept.pushed.has(from);
             kept.pushed.remove(from);
-            (kept.id, kept.key, kept.fresh)
+            (kept.id(), kept.key, kept.fresh)
         });
         let key = kept.map_or(short.tag, |(_, key, _)| key);
         let Some(tree) = self.trees.get_mut(key).filter(|tree| tree.children.has(from)) else {

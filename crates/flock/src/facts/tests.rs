@@ -160,7 +160,7 @@ impl Net {
         let payloads: Vec<Bytes> = std::iter::from_fn(|| node.facts.take_broadcast()).collect();
         for effect in out.effects {
             let (to, bytes) = match effect {
-                Effect::Send { to, bytes } => (to, bytes),
+                Effect::Send { to, bytes } => (to, bytes.to_bytes()),
                 // Connections cost nothing here.
                 Effect::Close { .. } => continue,
                 other => panic!("facts do not ask for {other:?}"),

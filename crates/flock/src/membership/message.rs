@@ -1,8 +1,7 @@
 //! What members say to each other, and how it looks on the wire.
 
 use crate::addr::{Addr, Peer};
-use crate::wire::{DecodeError, Reader, Writer};
-use bytes::Bytes;
+use crate::wire::{DecodeError, Frame, Reader, Writer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Most addresses in one message.
@@ -110,10 +109,7 @@ impl Message {
     }
 
     /// As bytes, tag first.
-    pub fn encode(&self) -> Bytes {
-        if matches!(self, Self::Beat) {
-            return Bytes::from_static(&[0x00]);
-        }
+    pub fn encode(&self) -> Frame {
         let mut writer = Writer::new(self.tag(), 12);
         match self {
             Self::Beat | Self::Probe | Self::Join | Self::Neighbour { .. } => {}
@@ -135,7 +131,7 @@ impl Message {
                 write_addrs(&mut writer, known)
             }
         }
-        writer.finish()
+        writer.frame()
     }
 
     /// The message that follows a tag. Any bytes give a message or an error.

@@ -211,7 +211,7 @@ pub(crate) mod tests {
 
         #[test]
         fn any_bytes_are_an_aggregate_within_the_limits_or_none(bytes in prop::collection::vec(0_u8..9, 1..40)) {
-            let (_, mut reader) = Reader::new(&bytes.into()).unwrap();
+            let (_, mut reader) = Reader::new(bytes::Bytes::from(bytes)).unwrap();
             if let Ok(aggregate) = Aggregate::decode(&mut reader) {
                 prop_assert_eq!(aggregate.fault(), None);
             }

@@ -301,7 +301,7 @@ pub(crate) mod tests {
 
         #[test]
         fn any_bytes_are_a_filter_within_the_limits_or_none(bytes in prop::collection::vec(0_u8..9, 1..60)) {
-            let (_, mut reader) = Reader::new(&bytes.into()).unwrap();
+            let (_, mut reader) = Reader::new(bytes::Bytes::from(bytes)).unwrap();
             if let Ok(filter) = Filter::decode(&mut reader) {
                 prop_assert_eq!(filter.fault(), None);
             }

@@ -112,7 +112,7 @@ mod tests {
 
         #[test]
         fn what_is_read_is_a_set(bytes in prop::collection::vec(any::<u8>(), 1..60)) {
-            let (_, mut reader) = Reader::new(&bytes.into()).unwrap();
+            let (_, mut reader) = Reader::new(bytes::Bytes::from(bytes)).unwrap();
             if let Ok(set) = PeerSet::decode(&mut reader) {
                 prop_assert!(set.hosts.is_sorted_by(|a, b| a < b));
             }

@@ -340,7 +340,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_tally_or_an_error(aggregate in aggregates(), bytes in prop::collection::vec(any::<u8>(), 1..60)) {
-            let (_, mut reader) = Reader::new(&bytes.into()).unwrap();
+            let (_, mut reader) = Reader::new(bytes::Bytes::from(bytes)).unwrap();
             if let Ok(tally) = Tally::decode(&mut reader, &aggregate) {
                 tally.fault(&peers(3), &aggregate);
             }

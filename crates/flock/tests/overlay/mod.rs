@@ -9,7 +9,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use skein_flock::broadcast::{Broadcast, Channel, Config, Event, MessageId};
 use skein_flock::io::{Cx, Effect, Outbox};
 use skein_flock::links::{Link, LinkSet, Links};
-use skein_flock::{Addr, Peer, Time};
+use skein_flock::{Addr, Frame, Peer, Time};
 use skein_model::HostId;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -40,7 +40,7 @@ pub struct Node {
 }
 
 enum What {
-    Message { from: usize, bytes: Bytes },
+    Message { from: usize, bytes: Frame },
     Wake,
 }
 
@@ -224,8 +224,8 @@ impl World {
     }
 
     /// Brings a message as if a neighbour had sent it.
-    pub fn inject(&mut self, from: usize, to: usize, bytes: Bytes) -> Result<(), skein_flock::Refused> {
-        let (tag, reader) = skein_flock::wire::Reader::new(&bytes)?;
+    pub fn inject(&mut self, from: usize, to: usize, bytes: impl Into<Frame>) -> Result<(), skein_flock::Refused> {
+        let (tag, reader) = skein_flock::wire::Reader::new(bytes)?;
         let link = self.nodes[to].links.find(peer(from)).expect("a link");
         let mut done = Ok(());
         self.step(to, |broadcast, cx| done = broadcast.handle(link, tag, reader, cx));
@@ -265,7 +265,7 @@ impl World {
             let Effect::Send { to, bytes } = effect else { continue };
             self.bytes += bytes.len() as u64 + 2;
             self.messages += 1;
-            self.payloads += u64::from(matches!(bytes.first(), Some(0x20 | 0x21)));
+            self.payloads += u64::from(matches!(bytes.get(0), Some(0x20 | 0x21)));
             let to = index(to);
             let delay = self.delays[&(at.min(to), at.max(to))] + slow;
             self.push(self.now + delay, to, What::Message { from: at, bytes });
@@ -311,7 +311,7 @@ impl World {
                 }
                 What::Message { from, bytes } => {
                     let Some(link) = self.nodes[to].links.find(peer(from)) else { continue };
-                    let Ok((tag, reader)) = skein_flock::wire::Reader::new(&bytes) else { continue };
+                    let Ok((tag, reader)) = skein_flock::wire::Reader::new(bytes) else { continue };
                     self.step(to, |broadcast, cx| {
                         let _ = broadcast.handle(link, tag, reader, cx);
                     });

@@ -5,11 +5,10 @@ use super::ledger::{Arrived, Kind, Ledger, number};
 use crate::flock_peer::{addr_of, node_at, peer_of};
 use crate::network::mix;
 use crate::{Event, Io, Node, Protocol};
-use bytes::Bytes;
 use skein_flock::broadcast::{Channel, Message};
 use skein_flock::flock::{Config, Remembered};
 use skein_flock::wire::Reader;
-use skein_flock::{Addr, Effect, Flock, Input, Outbox, Time};
+use skein_flock::{Addr, Effect, Flock, Frame, Input, Outbox, Time};
 use std::sync::Arc;
 
 /// Bytes of the frame that a transport puts around a message: its length.
@@ -18,7 +17,7 @@ const FRAME_BYTES: usize = 2;
 /// A message and when it was sent.
 #[derive(Clone, Debug)]
 pub(super) struct Parcel {
-    pub bytes: Bytes,
+    pub bytes: Frame,
     pub sent: Time,
 }
 
@@ -40,7 +39,7 @@ impl Parcel {
 }
 
 /// The message, if it is one of the broadcast part.
-fn message_of(bytes: &Bytes) -> Option<Message> {
+fn message_of(bytes: &Frame) -> Option<Message> {
     let (tag, reader) = Reader::new(bytes).ok()?;
     if !matches!(kind_of_tag(tag), Kind::Payload | Kind::Ihave | Kind::Graft | Kind::Prune) {
         return None;
@@ -48,8 +47,8 @@ fn message_of(bytes: &Bytes) -> Option<Message> {
     Message::decode(tag, reader).ok()
 }
 
-fn kind_of(bytes: &Bytes) -> Kind {
-    kind_of_tag(bytes.first().copied().unwrap_or(0))
+fn kind_of(bytes: &Frame) -> Kind {
+    kind_of_tag(bytes.get(0).unwrap_or(0))
 }
 
 /// What a message is for, by its tag.
@@ -150,7 +149,7 @@ impl Resident {
         io.shared.out = out;
     }
 
-    fn send(&self, to: Node, bytes: Bytes, io: &mut Io<'_, Self>) {
+    fn send(&self, to: Node, bytes: Frame, io: &mut Io<'_, Self>) {
         if let Some(message) = message_of(&bytes) {
             io.shared.ledger.sent(&message);
         }
@@ -187,11 +186,11 @@ impl Protocol for Resident {
     }
 
     fn kind(message: &Parcel) -> u8 {
-        message.bytes.first().copied().unwrap_or(0)
+        message.bytes.get(0).unwrap_or(0)
     }
 
     fn digest(message: &Parcel) -> u64 {
-        message.bytes.chunks(8).fold(message.bytes.len() as u64, |hash, chunk| {
+        message.bytes.to_bytes().chunks(8).fold(message.bytes.len() as u64, |hash, chunk| {
             let word = chunk.iter().fold(0_u64, |word, byte| word << 8 | u64::from(*byte));
             mix(hash ^ word)
         })

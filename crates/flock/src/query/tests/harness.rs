@@ -201,7 +201,7 @@ impl World {
                 let to = self.peers.keys().copied().find(|id| peer(*id).addr == to).unwrap();
                 let wait = self.latency(at, to);
                 self.messages += 1;
-                self.after(wait, Happens::Message { from: at, to, bytes });
+                self.after(wait, Happens::Message { from: at, to, bytes: bytes.to_bytes() });
             }
         }
         if let Some(deadline) = deadline {

@@ -319,6 +319,17 @@ impl Broadcast {
             + self.events.capacity() * size_of::<Event>()
     }
 
+    /// See [`Flock::touch`](crate::Flock::touch).
+    pub(crate) fn touch(&self, behind: bool) -> u64 {
+        if behind {
+            return self.seen.touch() ^ self.trees.touch() ^ self.cache.touch();
+        }
+        let counters = &self.counters;
+        let counts = counters.sent[0] ^ counters.received[KINDS - 1] ^ counters.flood ^ self.seq;
+        let lengths = self.seen.len() ^ self.trees.len() ^ self.announcements.len() ^ self.events.len();
+        u64::from(counts) ^ lengths as u64 ^ self.wanted.due().map_or(0, |due| due.0) ^ self.incarnation
+    }
+
     /// Bytes of payloads kept for grafts, and of the list of them.
     pub fn kept_bytes(&self) -> usize {
         self.cache.heap_bytes()

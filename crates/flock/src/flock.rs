@@ -51,12 +51,15 @@ pub struct Flock {
     facts: Facts,
     queries: Queries,
     health: Health,
+    /// When anything but the membership has something to do: so that a heartbeat, and most messages are, need not look at
+    /// the other parts at all.
+    rest_due: Option<Time>,
 }
 
 impl Flock {
     /// A peer that has not started; bring [`Input::Start`] first.
     pub fn new(config: Arc<Config>, me: Peer, remembered: Remembered) -> Self {
-        Self {
+        let mut flock = Self {
             me,
             incarnation: remembered.incarnation,
             membership: Membership::new(config.membership.clone(), me, &remembered.addrs),
@@ -64,7 +67,10 @@ impl Flock {
             facts: Facts::new(config.facts.clone(), me.id, remembered.incarnation),
             queries: Queries::new(config.query.clone()),
             health: Health::new(config.health.clone(), me.id, remembered.incarnation),
-        }
+            rest_due: None,
+        };
+        flock.rest_due = flock.next_of_the_rest();
+        flock
     }
 
     /// Takes one input and appends what follows to `out`, to be done in order.
@@ -82,6 +88,12 @@ impl Flock {
             return Ok(());
         }
         let before = out.effects.len();
+        let rest_is_due = self.rest_due.is_some_and(|due| due <= now);
+        let only_membership = match &input {
+            Input::Received { bytes, .. } => bytes.get(0).is_some_and(membership::is_tag),
+            Input::Deadline => !rest_is_due,
+            _ => false,
+        };
         let mut step = Step { now, rng, me: self.me, out };
         let result = match input {
             Input::Received { from, bytes } => self.receive(from, bytes, &mut step),
@@ -92,17 +104,17 @@ impl Flock {
             }
             Input::Deadline => {
                 self.membership.deadline(&mut step);
-                if self.broadcast.next_deadline().is_some_and(|due| due <= now) {
+                if rest_is_due && self.broadcast.next_deadline().is_some_and(|due| due <= now) {
                     self.broadcast.deadline(&mut lend(&mut step, self.membership.links()));
                 }
-                if self.facts.next_deadline().is_some_and(|due| due <= now) {
+                if rest_is_due && self.facts.next_deadline().is_some_and(|due| due <= now) {
                     self.facts.deadline(&mut lend(&mut step, self.membership.links()));
                 }
-                if self.queries.next_deadline().is_some_and(|due| due <= now) {
+                if rest_is_due && self.queries.next_deadline().is_some_and(|due| due <= now) {
                     let local = View { facts: &self.facts, me: self.me.id, links: self.membership.links() };
                     self.queries.deadline(&local, &mut lend(&mut step, self.membership.links()));
                 }
-                if self.health.next_deadline().is_some_and(|due| due <= now) {
+                if rest_is_due && self.health.next_deadline().is_some_and(|due| due <= now) {
                     self.health.deadline(now, step.rng);
                 }
                 Ok(())
@@ -144,8 +156,11 @@ impl Flock {
         if self.membership.is_at_a_loss() {
             self.offer_known_addresses(&mut step);
         }
-        self.tell_changes(&mut step);
-        self.route(&mut step);
+        if !only_membership || self.membership.has_changes() {
+            self.tell_changes(&mut step);
+            self.route(&mut step);
+            self.rest_due = self.next_of_the_rest();
+        }
         if let Err(refused) = &result {
             self.membership.note(refused);
         }
@@ -159,14 +174,37 @@ impl Flock {
 
     /// When to bring [`Input::Deadline`]; ask again after each [`Flock::handle`].
     pub fn next_deadline(&self) -> Option<Time> {
+        [self.membership.next_deadline(), self.rest_due].into_iter().flatten().min()
+    }
+
+    fn next_of_the_rest(&self) -> Option<Time> {
         let parts = [
-            self.membership.next_deadline(),
             self.broadcast.next_deadline(),
             self.facts.next_deadline(),
             self.queries.next_deadline(),
             self.health.next_deadline(),
         ];
         parts.into_iter().flatten().min()
+    }
+
+    /// Reads here and there in the state, so that it comes into the processor's caches; what it gives means nothing. For a
+    /// simulator of many peers, which knows whom it will ask next. With `behind`, what lies behind pointers, for which the
+    /// first has to be there already.
+    /// * `first`: the first byte of the message that is about to arrive.
+    pub fn touch(&self, first: Option<u8>, behind: bool) -> u64 {
+        let membership = self.membership.touch(behind);
+        match first {
+            Some(tag) if !membership::is_tag(tag) => {
+                let rest = match behind {
+                    true => self.next_of_the_rest(),
+                    false => {
+                        [self.facts.next_deadline(), self.queries.next_deadline()].into_iter().max().flatten()
+                    }
+                };
+                membership ^ self.broadcast.touch(behind) ^ rest.map_or(self.incarnation, |due| due.0)
+            }
+            _ => membership ^ self.rest_due.map_or(0, |due| due.0),
+        }
     }
 
     /// The active view.
@@ -230,7 +268,7 @@ impl Flock {
         }
         let (tag, reader) = Reader::new(bytes)?;
         let link = self.membership.heard(from, step.now);
-        if tag < 0x20 {
+        if membership::is_tag(tag) {
             return self.membership.handle(from, tag, reader, step);
         }
         if matches!(tag, facts::tag::PROBE | facts::tag::ANSWER) {

@@ -177,6 +177,11 @@ impl Links {
         neighbour
     }
 
+    /// See [`Flock::touch`](crate::Flock::touch).
+    pub(crate) fn touch(&self) -> u64 {
+        self.places.iter().fold(0, |sum, place| sum ^ place.peer.id.0 ^ u64::from(place.sent))
+    }
+
     /// Bytes held, inline and on the heap.
     pub fn state_bytes(&self) -> usize {
         size_of::<Self>() + self.places.capacity() * size_of::<Neighbour>()

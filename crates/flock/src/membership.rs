@@ -227,6 +227,11 @@ pub struct Membership {
     counters: Counters,
 }
 
+/// Whether messages with this tag are for the membership.
+pub(crate) fn is_tag(tag: u8) -> bool {
+    tag < 0x20
+}
+
 /// How a peer and a moment are kept among past neighbours.
 fn past(peer: Peer, at: Time) -> (u32, u32) {
     (peer.id.0 as u32, (at.0 / 1000) as u32)
@@ -444,6 +449,23 @@ impl Membership {
     /// The next link that came up or went down, in order, as far as the other parts have not been told.
     pub(crate) fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
+    }
+
+    /// Whether [`Self::take_changes`] has something to give.
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// See [`Flock::touch`](crate::Flock::touch).
+    pub(crate) fn touch(&self, behind: bool) -> u64 {
+        if behind {
+            return self.links.touch();
+        }
+        let (refill, shuffle) = (self.refill.due().map_or(0, |due| due.0), self.shuffle.due().0);
+        let past = u64::from(self.past[0].0) ^ u64::from(self.past[PAST - 1].1);
+        let counts =
+            u64::from(self.counters.links_up) ^ u64::from(self.counters.malformed) ^ self.expected_until.0;
+        self.beat_due.0 ^ refill ^ shuffle ^ past ^ counts ^ self.links.len() as u64 ^ self.book.len() as u64
     }
 
     fn send(&mut self, to: Addr, message: &Message, step: &mut Step<'_>) {

@@ -433,7 +433,7 @@ mod tests {
         fn a_varint_reads_back_as_written(value: u64) {
             let mut writer = Writer::new(7, 0);
             writer.varint(value);
-            let (tag, mut reader) = Reader::new(&writer.finish()).unwrap();
+            let (tag, mut reader) = Reader::new(writer.finish()).unwrap();
             prop_assert_eq!((tag, reader.varint("value")), (7, Ok(value)));
             prop_assert_eq!(reader.end(), Ok(()));
         }
@@ -445,7 +445,7 @@ mod tests {
             let addr = Addr::from(SocketAddr::new(ip, port));
             let mut writer = Writer::new(0, 0);
             writer.addr(addr);
-            let (_, mut reader) = Reader::new(&writer.finish()).unwrap();
+            let (_, mut reader) = Reader::new(writer.finish()).unwrap();
             prop_assert_eq!(reader.addr("address"), Ok(addr));
         }
 
@@ -483,7 +483,7 @@ mod tests {
             let mut writer = Writer::new(0, 0);
             writer.varint(count);
             writer.raw(&vec![0; rest]);
-            let (_, mut reader) = Reader::new(&writer.finish()).unwrap();
+            let (_, mut reader) = Reader::new(writer.finish()).unwrap();
             prop_assert!(reader.count(1, "things").is_err());
         }
     }

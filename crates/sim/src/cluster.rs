@@ -401,6 +401,16 @@ impl<P: Subject> Cluster<P> {
         (graph, live)
     }
 
+    /// Sizes of the parts of which the living remember each other, at one end at least, largest first.
+    pub fn acquainted(&self) -> Vec<usize> {
+        let live = self.live();
+        let known = self.sim.live().map(|(_, peer)| {
+            let known = peer.remembered().into_iter();
+            known.filter_map(|node| live.binary_search(&node).ok().map(|at| at as u32)).collect::<Vec<_>>()
+        });
+        Graph::new(known).components()
+    }
+
     /// Sizes of the components of the live overlay, largest first.
     pub fn components(&self) -> Vec<usize> {
         self.graph().0.components()

@@ -139,6 +139,10 @@ impl Protocol for FlockPeer {
         self.flock.next_deadline()
     }
 
+    fn touch(&self, message: Option<&Frame>, behind: bool) -> u64 {
+        self.flock.touch(message.and_then(|message| message.get(0)), behind)
+    }
+
     fn size(message: &Frame) -> usize {
         message.len() + FRAME_BYTES
     }
@@ -153,9 +157,7 @@ impl Protocol for FlockPeer {
 
     fn digest(message: &Frame) -> u64 {
         let (head, body) = (message.head(), message.body());
-        let turned = |hash: u64, word: u64| {
-            (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31)
-        };
+        let turned = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31);
         // Words of eight bytes, the last one filled up with zeros; one of them may lie across the two parts.
         let (mut hash, mut word, mut filled) = (message.len() as u64, 0_u64, 0);
         for byte in head.iter().chain(body) {

@@ -70,6 +70,9 @@ measures! {
     OneComponent, "one_component", "survivors in one component", "s";
     /// Survivors in the largest component when the time is up.
     Connected, "connected", "survivors in the largest component", "";
+    /// Survivors in the largest part of which those remembered each other, at one end at least, as the others died: no
+    /// protocol can connect more.
+    Acquainted, "acquainted", "survivors whom remembered contacts could connect", "";
     /// Seconds until half of the neighbours of the silently dead had noticed.
     NoticedP50, "noticed_p50", "silent death noticed, median", "s";
     /// Seconds until 99 of 100 had.

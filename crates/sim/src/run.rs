@@ -218,6 +218,8 @@ impl<P: Subject> Run<'_, P> {
         self.cluster.kill_part(kill.part.0, kill.death.into());
         let begin = self.cluster.now();
         let survivors = self.cluster.live();
+        let acquainted = self.cluster.acquainted().first().copied().unwrap_or_default();
+        self.note(Measure::Acquainted, acquainted as f64 / survivors.len().max(1) as f64);
         let mut told = Vec::new();
         let (mut one, mut connected) = (None, None);
         let steps = (kill.within.0.as_millis() / LOOK_EVERY.as_millis()) as u32;

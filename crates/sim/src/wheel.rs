@@ -1,36 +1,30 @@
 //! What happens when: a queue of events by time, first in first out among those of the same microsecond.
 //!
-//! A hierarchy of timing wheels, each with 2048 slots, the first of one microsecond each. Putting in and taking
-//! out cost the same however many events wait, where a binary heap pays a logarithm of cache misses.
+//! A hierarchy of timing wheels, each with 2048 slots. Putting in and taking out cost the same however many events
+//! wait, where a binary heap pays a logarithm of cache misses. The events of a slot lie one after the other in memory,
+//! so whoever takes them out in turn hardly ever waits for it. The lowest wheel is no wheel: the 2048 microseconds that
+//! are next are sorted as they come up.
 //! * Source: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (SOSP 1987), scheme 7.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 
 const BITS: u32 = 11;
 const SLOTS: usize = 1 << BITS;
 const WORDS: usize = SLOTS / 64;
-/// Six digits of eleven bits say any 64-bit time.
+/// Six digits of eleven bits say any 64-bit time; the lowest has no wheel.
 const LEVELS: usize = 6;
-const NONE: u32 = u32::MAX;
 
-/// Where an event stands in its list; small, as these are what the wheels turn over.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    at: u64,
-    next: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct List {
-    head: u32,
-    tail: u32,
-}
+/// Events with their times, in the order they were put in.
+type Slot<T> = Vec<(u64, Option<T>)>;
 
 #[derive(Debug)]
-struct Level {
-    lists: Vec<List>,
+struct Level<T> {
+    slots: Vec<Slot<T>>,
     occupied: [u64; WORDS],
 }
 
-impl Level {
+impl<T> Level<T> {
     /// The first occupied slot from `from` on.
     fn first_from(&self, from: usize) -> Option<usize> {
         let mut word = from / 64;
@@ -49,30 +43,72 @@ impl Level {
     }
 }
 
+/// An event put in for so soon that its slot had come up already.
+#[derive(Debug)]
+struct Soon<T> {
+    at: u64,
+    serial: u64,
+    value: T,
+}
+
+impl<T> Ord for Soon<T> {
+    /// The earliest is the greatest, as [`BinaryHeap`] wants it.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.serial).cmp(&(self.at, self.serial))
+    }
+}
+
+impl<T> PartialOrd for Soon<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> PartialEq for Soon<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl<T> Eq for Soon<T> {}
+
 /// Events of type `T` by time in microseconds.
 #[derive(Debug)]
 pub struct Wheel<T> {
-    entries: Vec<Entry>,
-    /// The event of each entry; looked at only as it goes in and comes out.
-    values: Vec<Option<T>>,
-    free: u32,
-    levels: Vec<Level>,
+    /// The slot that has come up, as it was filled.
+    due: Slot<T>,
+    /// The order in which it is emptied: the time's lowest digit, then the place in `due`.
+    order: Vec<(u16, u32)>,
+    /// How many of these are out.
+    taken: usize,
+    /// What was put in for the time of that slot since it came up.
+    soon: BinaryHeap<Soon<T>>,
+    serial: u64,
+    /// From the second digit on.
+    levels: Vec<Level<T>>,
     now: u64,
     len: usize,
 }
 
 impl<T> Default for Wheel<T> {
     fn default() -> Self {
-        let level = || Level { lists: vec![List { head: NONE, tail: NONE }; SLOTS], occupied: [0; WORDS] };
+        let level = || Level { slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: [0; WORDS] };
         Self {
-            entries: Vec::new(),
-            values: Vec::new(),
-            free: NONE,
-            levels: (0..LEVELS).map(|_| level()).collect(),
+            due: Vec::new(),
+            order: Vec::new(),
+            taken: 0,
+            soon: BinaryHeap::new(),
+            serial: 0,
+            levels: (1..LEVELS).map(|_| level()).collect(),
             now: 0,
             len: 0,
         }
     }
+}
+
+/// The digit of a time.
+fn digit(at: u64, level: usize) -> usize {
+    (at >> (level as u32 * BITS)) as usize & (SLOTS - 1)
 }
 
 impl<T> Wheel<T> {
@@ -90,20 +126,14 @@ impl<T> Wheel<T> {
     /// event taken out, or before the `until` up to which nothing was left to take.
     pub fn push(&mut self, at: u64, value: T) {
         let at = at.max(self.now);
-        let place = if self.free == NONE {
-            self.entries.push(Entry { at, next: NONE });
-            self.values.push(Some(value));
-            (self.entries.len() - 1) as u32
-        } else {
-            let place = self.free;
-            let entry = &mut self.entries[place as usize];
-            self.free = entry.next;
-            *entry = Entry { at, next: NONE };
-            self.values[place as usize] = Some(value);
-            place
-        };
         self.len += 1;
-        self.link(place, at);
+        match self.level(at) {
+            0 => {
+                self.serial += 1;
+                self.soon.push(Soon { at, serial: self.serial, value });
+            }
+            level => self.put(level, at, Some(value)),
+        }
     }
 
     /// Takes out the earliest event that is not after `until`, with its time.
@@ -112,89 +142,104 @@ impl<T> Wheel<T> {
             return None;
         }
         loop {
-            let slot = self.now as usize & (SLOTS - 1);
-            if let Some(slot) = self.levels[0].first_from(slot) {
-                let at = self.now & !(SLOTS as u64 - 1) | slot as u64;
-                if at > until {
-                    return None;
-                }
-                self.now = at;
-                return self.take(slot).map(|value| (at, value));
-            }
-            if !self.turn(until) {
+            let due =
+                self.order.get(self.taken).map(|(low, place)| (self.window() | u64::from(*low), *place));
+            let soon = self.soon.peek().map(|soon| soon.at);
+            let at = match (due, soon) {
+                // What came up with its slot was put in before what came later.
+                (Some((at, _)), soon) if soon.is_none_or(|soon| at <= soon) => at,
+                (_, Some(at)) => at,
+                (_, None) if self.turn(until) => continue,
+                (_, None) => return None,
+            };
+            if at > until {
                 return None;
             }
+            self.now = at;
+            self.len -= 1;
+            let value = match due {
+                Some((due, place)) if due == at => {
+                    self.taken += 1;
+                    self.due[place as usize].1.take()
+                }
+                _ => self.soon.pop().map(|soon| soon.value),
+            };
+            return value.map(|value| (at, value));
         }
+    }
+
+    /// The next events, of those that have come up with their slot; a look ahead, which may miss some.
+    pub fn upcoming(&self) -> impl Iterator<Item = &T> {
+        self.order[self.taken..].iter().filter_map(|(_, place)| self.due[*place as usize].1.as_ref())
     }
 
     /// All events that wait, with their times, in no useful order.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        let all = self.entries.iter().zip(&self.values);
-        all.filter_map(|(entry, value)| value.as_ref().map(|value| (entry.at, value)))
+        let slots = self.levels.iter().flat_map(|level| &level.slots).chain([&self.due]).flatten();
+        let slots = slots.filter_map(|(at, value)| value.as_ref().map(|value| (*at, value)));
+        slots.chain(self.soon.iter().map(|soon| (soon.at, &soon.value)))
     }
 
     /// Bytes held, not counting what the events themselves hold.
     pub fn bytes(&self) -> usize {
-        let entries = self.entries.capacity() * size_of::<Entry>();
-        entries
-            + self.values.capacity() * size_of::<Option<T>>()
-            + LEVELS * (SLOTS * size_of::<List>() + WORDS * 8)
+        let slots = self.levels.iter().flat_map(|level| &level.slots).chain([&self.due]);
+        slots.map(|slot| slot.capacity() * size_of::<(u64, Option<T>)>()).sum::<usize>()
+            + self.order.capacity() * size_of::<(u16, u32)>()
+            + self.soon.capacity() * size_of::<Soon<T>>()
+            + self.levels.len() * (SLOTS * size_of::<Slot<T>>() + WORDS * 8)
     }
 
-    fn link(&mut self, place: u32, at: u64) {
-        // The highest digit in which the time differs from now says which wheel has to turn before it comes.
-        let level = match at ^ self.now {
+    /// The first microsecond of the slot that has come up.
+    fn window(&self) -> u64 {
+        self.now & !(SLOTS as u64 - 1)
+    }
+
+    /// The highest digit in which the time differs from now says which wheel has to turn before it comes.
+    fn level(&self, at: u64) -> usize {
+        match at ^ self.now {
             0 => 0,
             apart => ((63 - apart.leading_zeros()) / BITS) as usize,
-        };
-        let slot = (at >> (level as u32 * BITS)) as usize & (SLOTS - 1);
-        let level = &mut self.levels[level];
-        let list = &mut level.lists[slot];
-        if list.head == NONE {
-            list.head = place;
-            level.occupied[slot / 64] |= 1 << (slot % 64);
-        } else {
-            self.entries[list.tail as usize].next = place;
         }
-        list.tail = place;
     }
 
-    fn take(&mut self, slot: usize) -> Option<T> {
-        let level = &mut self.levels[0];
-        let place = level.lists[slot].head;
-        let entry = &mut self.entries[place as usize];
-        level.lists[slot].head = entry.next;
-        if entry.next == NONE {
-            level.occupied[slot / 64] &= !(1 << (slot % 64));
-        }
-        entry.next = self.free;
-        self.free = place;
-        self.len -= 1;
-        self.values[place as usize].take()
+    fn put(&mut self, level: usize, at: u64, value: Option<T>) {
+        let slot = digit(at, level);
+        let level = &mut self.levels[level - 1];
+        level.slots[slot].push((at, value));
+        level.occupied[slot / 64] |= 1 << (slot % 64);
     }
 
-    /// Goes on to the next occupied slot of the lowest wheel that has one, and spreads it over the wheels below.
-    /// Keeps the order of equal times: a slot is spread before anything can be put directly where it goes.
+    /// Goes on to the next occupied slot of the lowest wheel that has one, and spreads it over the wheels below; called when
+    /// nothing is left of what has come up. Keeps the order of equal times: a slot is spread before anything can be put
+    /// directly where it goes.
     fn turn(&mut self, until: u64) -> bool {
         for level in 1..LEVELS {
             let shift = level as u32 * BITS;
-            let digit = (self.now >> shift) as usize & (SLOTS - 1);
-            let Some(slot) = self.levels[level].first_from(digit + 1) else { continue };
+            let wheel = &mut self.levels[level - 1];
+            let Some(slot) = wheel.first_from(digit(self.now, level) + 1) else { continue };
             let above = if level + 1 == LEVELS { 0 } else { self.now >> (shift + BITS) << (shift + BITS) };
             let start = above | (slot as u64) << shift;
             if start > until {
                 return false;
             }
+            wheel.occupied[slot / 64] &= !(1 << (slot % 64));
+            let spread = std::mem::take(&mut wheel.slots[slot]);
             self.now = start;
-            let lists = &mut self.levels[level];
-            lists.occupied[slot / 64] &= !(1 << (slot % 64));
-            let mut place = std::mem::replace(&mut lists.lists[slot].head, NONE);
-            while place != NONE {
-                let entry = &mut self.entries[place as usize];
-                let (at, next) = (entry.at, std::mem::replace(&mut entry.next, NONE));
-                self.link(place, at);
-                place = next;
+            self.order.clear();
+            self.taken = 0;
+            if level == 1 {
+                self.due = spread;
+            } else {
+                self.due.clear();
+                for (at, value) in spread {
+                    match self.level(at) {
+                        0 => self.due.push((at, value)),
+                        lower => self.put(lower, at, value),
+                    }
+                }
             }
+            self.order.extend(self.due.iter().zip(0..).map(|((at, _), place)| (digit(*at, 0) as u16, place)));
+            self.order.sort_unstable();
             return true;
         }
         false

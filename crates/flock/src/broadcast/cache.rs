@@ -161,6 +161,12 @@ impl Cache {
         self.kept.is_empty()
     }
 
+    /// Of the oldest and the newest.
+    pub fn touch(&self) -> u64 {
+        let (oldest, newest) = (self.kept.front(), self.kept.back());
+        oldest.map_or(0, |kept| kept.at.0) ^ newest.map_or(0, |kept| kept.at.0 ^ u64::from(kept.short.seq))
+    }
+
     /// Bytes on the heap, payloads included.
     pub fn heap_bytes(&self) -> usize {
         self.kept.capacity() * size_of::<Kept>() + self.bytes

@@ -341,7 +341,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_message_reads_back_as_written(message in message()) {
-            let (tag, reader) = Reader::new(&message.encode()).unwrap();
+            let (tag, reader) = Reader::new(message.encode()).unwrap();
             prop_assert_eq!(Message::decode(tag, reader), Ok(message));
         }
 
@@ -360,7 +360,7 @@ mod tests {
     }
 
     fn refused(bytes: &'static [u8]) -> DecodeError {
-        let (tag, reader) = Reader::new(&Bytes::from_static(bytes)).unwrap();
+        let (tag, reader) = Reader::new(Bytes::from_static(bytes)).unwrap();
         Message::decode(tag, reader).unwrap_err()
     }
 

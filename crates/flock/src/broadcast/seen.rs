@@ -98,6 +98,13 @@ impl Seen {
         self.rows.len()
     }
 
+    /// Of the first few origins, which in most flocks are all: where they are looked up, and their windows.
+    pub fn touch(&self) -> u64 {
+        let tags = self.tags.iter().step_by(16).take(4).fold(0, |sum, tag| sum ^ tag);
+        let rows = self.rows.iter().take(24).fold(0, |sum, row| sum ^ row.window[0]);
+        u64::from(tags) ^ rows
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.tags.capacity() * size_of::<u32>() + self.rows.capacity() * size_of::<Row>()

@@ -109,6 +109,12 @@ impl Trees {
         self.rows.len()
     }
 
+    /// Of all trees: where they are looked up, and the rows.
+    pub fn touch(&self) -> u64 {
+        let keys = self.keys.iter().step_by(16).fold(0, |sum, key| sum ^ key);
+        u64::from(self.rows.iter().step_by(5).fold(keys, |sum, row| sum ^ row.used))
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.keys.capacity() * size_of::<u32>() + self.rows.capacity() * size_of::<Tree>()

@@ -230,7 +230,10 @@ impl Book {
             IpAddr::V4(ip) if addr.port() == self.port && u32::from(ip) < ODD => u32::from(ip),
             _ => ODD + self.odd.iter().position(|odd| *odd == Some(addr))? as u32,
         };
-        self.entries.iter().position(|known| *known == entry)
+        // Sixteen at a time without a branch, for messages bring dozens of contacts to be looked up among hundreds.
+        let among = |known: &[u32]| known.iter().fold(false, |found, known| found | (*known == entry));
+        let from = 16 * self.entries.chunks(16).position(among)?;
+        self.entries[from..].iter().position(|known| *known == entry).map(|at| from + at)
     }
 
     fn encode(&mut self, addr: Addr) -> u32 {

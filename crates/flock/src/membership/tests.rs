@@ -91,7 +91,7 @@ fn knobs_out_of_range_break_nothing() {
     one.at(Time(0), |it, step| it.start(step));
     for number in 2..60 {
         one.at(Time(0), |it, step| {
-            let (tag, reader) = Reader::new(&Message::Join.encode()).unwrap();
+            let (tag, reader) = Reader::new(Message::Join.encode()).unwrap();
             it.handle(peer(number), tag, reader, step).unwrap();
         });
     }

@@ -204,7 +204,7 @@ pub(crate) mod tests {
         fn an_aggregate_reads_back_as_written(aggregate in aggregates()) {
             let mut writer = Writer::new(0, 100);
             aggregate.encode(&mut writer);
-            let (_, mut reader) = Reader::new(&writer.finish()).unwrap();
+            let (_, mut reader) = Reader::new(writer.finish()).unwrap();
             prop_assert_eq!(Aggregate::decode(&mut reader), Ok(aggregate));
             prop_assert_eq!(reader.end(), Ok(()));
         }

@@ -212,7 +212,7 @@ mod tests {
             writer.u8(33);
             writer.u8(1);
             writer.u64(top);
-            let (_, mut reader) = Reader::new(&writer.finish()).unwrap();
+            let (_, mut reader) = Reader::new(writer.finish()).unwrap();
             let refused = ExactSum::decode(&mut reader).is_err();
             assert_eq!(refused, top != 1 << 10, "{top:x}");
         }
@@ -251,7 +251,7 @@ mod tests {
             let sum = sum(&numbers);
             let mut writer = Writer::new(0, 16);
             sum.encode(&mut writer);
-            let (_, mut reader) = Reader::new(&writer.finish()).unwrap();
+            let (_, mut reader) = Reader::new(writer.finish()).unwrap();
             prop_assert_eq!(ExactSum::decode(&mut reader), Ok(sum));
             prop_assert_eq!(reader.end(), Ok(()));
         }

@@ -283,7 +283,7 @@ pub(crate) mod tests {
             assert!(filter.fault().is_some());
             let mut writer = Writer::new(0, 100);
             filter.encode(&mut writer);
-            let (_, mut reader) = Reader::new(&writer.finish()).unwrap();
+            let (_, mut reader) = Reader::new(writer.finish()).unwrap();
             assert_eq!(Filter::decode(&mut reader), Err(DecodeError::Range("filter")));
         }
     }
@@ -294,7 +294,7 @@ pub(crate) mod tests {
             prop_assert_eq!(filter.fault(), None);
             let mut writer = Writer::new(0, 100);
             filter.encode(&mut writer);
-            let (_, mut reader) = Reader::new(&writer.finish()).unwrap();
+            let (_, mut reader) = Reader::new(writer.finish()).unwrap();
             prop_assert_eq!(Filter::decode(&mut reader), Ok(filter));
             prop_assert_eq!(reader.end(), Ok(()));
         }

@@ -207,7 +207,7 @@ mod tests {
             let totals = merged(&peers, kept_max, &choices);
             let mut writer = Writer::new(0, 16);
             totals.encode(&mut writer);
-            let (_, mut reader) = Reader::new(&writer.finish()).unwrap();
+            let (_, mut reader) = Reader::new(writer.finish()).unwrap();
             prop_assert_eq!(LabelTotals::decode(&mut reader, kept_max), Ok(totals));
             prop_assert_eq!(reader.end(), Ok(()));
         }

@@ -219,7 +219,7 @@ mod tests {
             let (id, body) = (QueryId { origin: HostId(5), incarnation, seq }, Bytes::from(body));
             let message = if stray { Message::Stray { id, body } } else { Message::Partial { id, body } };
             for message in [message, Message::Elsewhere { id }] {
-                let (tag, reader) = Reader::new(&message.encode()).unwrap();
+                let (tag, reader) = Reader::new(message.encode()).unwrap();
                 prop_assert_eq!(Message::decode(tag, reader), Ok(message));
             }
         }

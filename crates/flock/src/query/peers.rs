@@ -105,7 +105,7 @@ mod tests {
             let set: PeerSet = hosts.into_iter().chain(last.then_some(u64::MAX)).map(HostId).collect();
             let mut writer = Writer::new(0, 16);
             set.encode(&mut writer);
-            let (_, mut reader) = Reader::new(&writer.finish()).unwrap();
+            let (_, mut reader) = Reader::new(writer.finish()).unwrap();
             prop_assert_eq!(PeerSet::decode(&mut reader), Ok(set));
             prop_assert_eq!(reader.end(), Ok(()));
         }

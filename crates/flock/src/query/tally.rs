@@ -333,7 +333,7 @@ mod tests {
             prop_assert_eq!(tally.fault(&peers(values.len()), &aggregate), None);
             let mut writer = Writer::new(0, 100);
             tally.encode(&mut writer);
-            let (_, mut reader) = Reader::new(&writer.finish()).unwrap();
+            let (_, mut reader) = Reader::new(writer.finish()).unwrap();
             prop_assert_eq!(Tally::decode(&mut reader, &aggregate), Ok(tally));
             prop_assert_eq!(reader.end(), Ok(()));
         }

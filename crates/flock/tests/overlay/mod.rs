@@ -224,7 +224,12 @@ impl World {
     }
 
     /// Brings a message as if a neighbour had sent it.
-    pub fn inject(&mut self, from: usize, to: usize, bytes: impl Into<Frame>) -> Result<(), skein_flock::Refused> {
+    pub fn inject(
+        &mut self,
+        from: usize,
+        to: usize,
+        bytes: impl Into<Frame>,
+    ) -> Result<(), skein_flock::Refused> {
         let (tag, reader) = skein_flock::wire::Reader::new(bytes)?;
         let link = self.nodes[to].links.find(peer(from)).expect("a link");
         let mut done = Ok(());

@@ -86,6 +86,11 @@ impl Connections {
         self.iter().find(|(_, one)| idle(one)).map(|(peer, one)| (peer, one.id))
     }
 
+    /// Reads all of the list itself.
+    pub fn touch(&self) -> u64 {
+        self.first.iter().step_by(2).fold(u64::from(self.count), |sum, one| sum ^ one.free_at)
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (Node, &Connection)> {
         let inline = self.peers.iter().zip(&self.first).take(usize::from(self.count));
         let inline = inline.map(|(peer, one)| (Node(*peer), one));

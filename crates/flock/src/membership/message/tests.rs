@@ -54,7 +54,7 @@ fn sorted(message: Message) -> Message {
 proptest! {
     #[test]
     fn a_message_reads_back_as_written(message in messages()) {
-        let (tag, reader) = Reader::new(&message.encode()).unwrap();
+        let (tag, reader) = Reader::new(message.encode()).unwrap();
         prop_assert_eq!(tag, message.tag());
         let read = Message::decode(tag, reader);
         prop_assert_eq!(read.map(sorted), Ok(sorted(message)));
@@ -73,7 +73,7 @@ proptest! {
     fn a_message_cut_short_or_drawn_out_is_refused(message in messages(), cut in 1_usize..40, more in 1_usize..9) {
         let bytes = message.encode().to_bytes();
         if cut < bytes.len() {
-            let (tag, reader) = Reader::new(&bytes.slice(..bytes.len() - cut)).unwrap();
+            let (tag, reader) = Reader::new(bytes.slice(..bytes.len() - cut)).unwrap();
             prop_assert!(Message::decode(tag, reader).is_err());
         }
         let long: Vec<u8> = bytes.iter().copied().chain(std::iter::repeat_n(0, more)).collect();

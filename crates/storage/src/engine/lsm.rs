@@ -1,50 +1,46 @@
 //! The engine on disk: four LSM trees (crate `lsm-tree`, the engine inside fjall 3) under one sequence counter.
 //!
-//! A write goes into the memtables of all trees under one sequence number and is then published by raising
-//! [`Shared::visible`]; views read below it. A checkpoint seals all four memtables at one point between two
-//! writes and flushes them in the order of [`Keyspace::ALL`]. There is no journal here: the durable log is ours.
+//! A write goes into the [`buffer`]s of all keyspaces under one sequence number and is then published by raising
+//! [`Shared::visible`]; views read below it. A checkpoint freezes all four buffers at one point between two
+//! writes and flushes them in the order of [`Keyspace::ALL`]. There is no journal here: the durable log is ours. The trees'
+//! own memtables stay empty.
 //!
 //! What `lsm-tree` checks by itself: every block of a table (data, index, filter, meta) carries a 128-bit xxh3 of
 //! its bytes and a checksum of its header, tested whenever it is read from disk. What it does not check, and
 //! [`check`] does before the trees are opened: the version file that lists the tables, and the footers of table files.
 
 mod background;
+mod buffer;
 mod check;
 mod checkpoint;
 mod filter;
 mod image;
 mod load;
+mod merge;
 mod newest;
 mod pool;
 mod sweep;
 mod version_file;
+mod view;
 
-use super::{
-    DropRule, Engine, EngineError, EngineStats, Keyspace, Load, Range, VerifyReport, View, WriteBatch,
-    is_empty_range,
-};
+use super::{DropRule, Engine, EngineError, EngineStats, Keyspace, Load, VerifyReport, View, WriteBatch};
 use bytes::Bytes;
 use filter::RuleSlot;
 use image::Image;
 use lsm_tree::config::{BlockSizePolicy, RestartIntervalPolicy};
-use lsm_tree::{
-    AbstractTree, AnyTree, Config, Guard, InternalValue, SeqNo, SequenceNumberCounter, Tree, ValueType,
-};
+use lsm_tree::{AbstractTree, AnyTree, Config, SeqNo, SequenceNumberCounter, Tree};
 use pool::Core;
 pub use pool::EnginePool;
 pub(crate) use pool::StoreRef;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
+use view::LsmView;
 
 /// Key of the position in [`Keyspace::Meta`]; starts with [`super::ENGINE_KEY`].
 const POSITION_KEY: &[u8] = b"\0position";
-
-/// What an entry of a memtable takes beyond what the memtable says: its node, its allocations.
-const ENTRY_BYTES: u64 = 96;
 
 /// How the engines of an [`EnginePool`], or a lone [`LsmEngine`], use the machine.
 #[derive(Debug, Clone)]
@@ -52,7 +48,7 @@ pub struct EngineOptions {
     /// Bytes of the caches: a quarter for rows lately written, the rest for blocks of all keyspaces. Fixed while the
     /// pool is open.
     pub cache_bytes: u64,
-    /// Bytes of all memtables together. At half of it a checkpoint starts by itself; beyond it, writes wait.
+    /// Bytes of all write buffers together. At half of it a checkpoint starts by itself; beyond it, writes wait.
     pub write_buffer_bytes: u64,
     /// Threads that compact; with none, only [`Engine::compact`] does. A few more run checkpoints.
     pub compaction_threads: usize,
@@ -100,7 +96,7 @@ struct Shared {
     visible: AtomicU64,
     /// Sequence bounds of the views alive, and how many there are of each.
     views: Mutex<BTreeMap<SeqNo, usize>>,
-    /// Held while a batch goes in and while memtables are sealed.
+    /// Held while a batch goes in and while buffers are frozen.
     writer: Mutex<Writer>,
     /// Held by the checkpoint under way.
     checkpoint: Mutex<()>,
@@ -108,10 +104,10 @@ struct Shared {
     compacting: RwLock<()>,
     seen: sweep::SeenTables,
     durable: AtomicU64,
-    /// Bytes written since the memtables were last sealed; changes only under the lock of writers, and when sealed
-    /// memtables could not be flushed.
+    /// Bytes written since the buffers were last frozen; changes only under the lock of writers, and when frozen
+    /// buffers could not be flushed.
     active: AtomicU64,
-    /// Bytes in active and in sealed memtables.
+    /// Bytes in active and in frozen buffers.
     unflushed: AtomicU64,
     /// The most sorted runs any tree has in its level 0.
     l0_runs: AtomicU64,
@@ -215,7 +211,7 @@ impl Shared {
             core,
             handles: AtomicUsize::new(0),
             closed: AtomicBool::new(true),
-            images: std::array::from_fn(|slot| Image::of(&trees[slot])),
+            images: Keyspace::ALL.map(|keyspace| Image::of(&trees[keyspace.slot()], is_indexed(keyspace))),
             trees,
             sequence,
             visible: AtomicU64::new(next),
@@ -263,6 +259,14 @@ fn block_bytes(keyspace: Keyspace) -> u32 {
     match keyspace {
         Keyspace::Head | Keyspace::Tx | Keyspace::Meta => 4 << 10,
         Keyspace::Past => 16 << 10,
+    }
+}
+
+/// Whether keys are looked up one by one while they are in memory, and not only in ranges.
+fn is_indexed(keyspace: Keyspace) -> bool {
+    match keyspace {
+        Keyspace::Head | Keyspace::Tx | Keyspace::Meta => true,
+        Keyspace::Past => false,
     }
 }
 
@@ -415,20 +419,8 @@ impl Engine for LsmEngine {
             if entries.is_empty() {
                 continue;
             }
-            // Nobody seals it meanwhile, since that takes the writer's lock.
-            let memtable = shared.images[keyspace.slot()].active();
-            // Two entries of one key and sequence number would be one too many: the last one wins.
-            for (key, value) in last_of_each_key(entries) {
-                let of_head = (keyspace == Keyspace::Head).then(|| (key.clone(), value.clone()));
-                let entry = match value {
-                    Some(value) => InternalValue::from_components(key, value, seqno, ValueType::Value),
-                    None => InternalValue::new_tombstone(key, seqno),
-                };
-                bytes += memtable.insert(entry).0 + ENTRY_BYTES;
-                if let Some((key, value)) = of_head {
-                    shared.core.newest.written(shared.number, key, value);
-                }
-            }
+            // Nobody freezes it meanwhile, since that takes the writer's lock.
+            bytes += shared.images[keyspace.slot()].active().append(entries, seqno);
         }
         shared.visible.fetch_max(seqno + 1, Ordering::AcqRel);
         writer.position = position;
@@ -441,21 +433,17 @@ impl Engine for LsmEngine {
     }
 
     fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        if keyspace == Keyspace::Head
-            && let Some(value) = self.shared.core.newest.get(self.shared.number, key)
-        {
-            return Ok(Some(value));
-        }
-        let value = self.shared.images[keyspace.slot()].get(key);
-        Ok(value.map_err(|e| self.shared.read_error(keyspace, e))?.map(Bytes::from))
+        let shared = &*self.shared;
+        let newest = || match keyspace {
+            Keyspace::Head => shared.core.newest.get(shared.number, key),
+            Keyspace::Past | Keyspace::Tx | Keyspace::Meta => None,
+        };
+        let value = shared.images[keyspace.slot()].get(key, newest);
+        value.map_err(|e| shared.read_error(keyspace, e))
     }
 
     fn view(&self) -> Result<Box<dyn View>, EngineError> {
-        let mut views = lock(&self.shared.views);
-        let seqno = self.shared.visible.load(Ordering::Acquire);
-        *views.entry(seqno).or_insert(0) += 1;
-        drop(views);
-        Ok(Box::new(LsmView { shared: self.shared.clone(), seqno }))
+        Ok(Box::new(LsmView::of(&self.shared)))
     }
 
     fn checkpoint(&self) -> Result<u64, EngineError> {
@@ -513,52 +501,6 @@ impl Engine for LsmEngine {
             check::verify_tree(&self.shared.path(keyspace), self.shared.tree(keyspace), &mut report)?;
         }
         Ok(report)
-    }
-}
-
-/// Keeps the last entry of every key; cheap when there are no repetitions.
-fn last_of_each_key(mut entries: Vec<(Bytes, Option<Bytes>)>) -> Vec<(Bytes, Option<Bytes>)> {
-    if entries.windows(2).all(|pair| pair[0].0 < pair[1].0) {
-        return entries;
-    }
-    entries.reverse();
-    entries.sort_by(|a, b| a.0.cmp(&b.0));
-    entries.dedup_by(|later, kept| later.0 == kept.0);
-    entries
-}
-
-struct LsmView {
-    shared: Arc<Shared>,
-    seqno: SeqNo,
-}
-
-impl std::ops::Drop for LsmView {
-    fn drop(&mut self) {
-        let mut views = lock(&self.shared.views);
-        if let Some(count) = views.get_mut(&self.seqno) {
-            *count -= 1;
-            if *count == 0 {
-                views.remove(&self.seqno);
-            }
-        }
-    }
-}
-
-impl View for LsmView {
-    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let value = self.shared.tree(keyspace).get(key, self.seqno);
-        Ok(value.map_err(|e| self.shared.read_error(keyspace, e))?.map(Bytes::from))
-    }
-
-    fn range<'a>(&'a self, keyspace: Keyspace, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Range<'a> {
-        if is_empty_range(from, to) {
-            return Box::new(std::iter::empty());
-        }
-        let entries = self.shared.tree(keyspace).range::<&[u8], _>((from, to), self.seqno, None);
-        Box::new(entries.map(move |entry| match entry.into_inner() {
-            Ok((key, value)) => Ok((Bytes::from(key), Bytes::from(value))),
-            Err(e) => Err(self.shared.read_error(keyspace, e)),
-        }))
     }
 }
 

@@ -1,8 +1,12 @@
-//! Checkpoints: all four memtables sealed at one point, and flushed with `Meta` last.
+//! Checkpoints: all four buffers frozen at one point, and flushed with `Meta` last.
 
+use super::buffer::Buffer;
+use super::merge::{Merge, of_buffers};
 use super::{Shared, lock};
 use crate::engine::{EngineError, Keyspace};
-use lsm_tree::AbstractTree;
+use lsm_tree::{AbstractTree, InternalValue, Slice, ValueType};
+use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -34,9 +38,9 @@ impl Shared {
         let _one_at_a_time = lock(&self.checkpoint);
         let (position, sealed_bytes) = {
             let writer = lock(&self.writer);
-            for (tree, image) in self.trees.iter().zip(&self.images) {
-                image.seal(tree);
-            }
+            // No view is taken between the keyspaces.
+            let _views = lock(&self.views);
+            self.images.iter().for_each(|image| image.freeze());
             (writer.position, self.active.swap(0, Ordering::AcqRel))
         };
         self.core.sealed(sealed_bytes);
@@ -50,13 +54,7 @@ impl Shared {
                     source: std::io::Error::other("compaction is too far behind"),
                 });
             }
-            let image = &self.images[keyspace.slot()];
-            let sealed = image.sealed_ids();
-            let flush_lock = tree.get_flush_lock();
-            tree.flush(&flush_lock, self.watermark()).map_err(|e| self.read_error(keyspace, e))?;
-            drop(flush_lock);
-            image.follow(tree, &sealed);
-            self.see_tables(keyspace);
+            self.flush(keyspace).map_err(|e| self.read_error(keyspace, e))?;
         }
         sealed.flushed = true;
         drop(sealed);
@@ -66,16 +64,61 @@ impl Shared {
         Ok(position)
     }
 
-    /// Shows new views the tables just made, and lets go of the memtables and files that only older views need.
+    /// Writes the frozen buffers of a keyspace to tables.
+    ///
+    /// Of each key only the newest entry: a view that needs an older one has the buffers, and does not see these tables, which
+    /// are registered under a number above its own.
+    fn flush(&self, keyspace: Keyspace) -> lsm_tree::Result<()> {
+        let (tree, image) = (self.tree(keyspace), &self.images[keyspace.slot()]);
+        let frozen = image.frozen();
+        if frozen.is_empty() {
+            return Ok(());
+        }
+        let flush_lock = tree.get_flush_lock();
+        if let Some((tables, _)) = tree.flush_to_tables(self.newest_of(keyspace, &frozen))? {
+            tree.register_tables(&tables, None, None, &[], self.watermark())?;
+        }
+        drop(flush_lock);
+        self.show_tables();
+        image.follow(tree, &frozen);
+        self.see_tables(keyspace);
+        Ok(())
+    }
+
+    /// The newest entry of each key in some buffers, in order. Those of rows pass by the cache of the newest, which
+    /// nobody asked about them as long as they were in the buffers.
+    fn newest_of(
+        &self,
+        keyspace: Keyspace,
+        buffers: &[Arc<Buffer>],
+    ) -> impl Iterator<Item = lsm_tree::Result<InternalValue>> {
+        let all = of_buffers(buffers, Bound::Unbounded, Bound::Unbounded, u64::MAX);
+        Merge::new(all).map(move |entry| {
+            let entry = entry?;
+            if keyspace == Keyspace::Head {
+                self.core.newest.flushed(self.number, &entry.key, entry.value.as_ref());
+            }
+            let key = Slice::from(entry.key);
+            Ok(match entry.value {
+                Some(value) => InternalValue::from_components(key, value, entry.seqno, ValueType::Value),
+                None => InternalValue::new_tombstone(key, entry.seqno),
+            })
+        })
+    }
+
+    /// Lets new views see all tables there are.
+    fn show_tables(&self) {
+        // No batch is half-way in, so everything numbered so far may be seen.
+        let _writer = lock(&self.writer);
+        self.visible.fetch_max(self.sequence.get(), Ordering::AcqRel);
+    }
+
+    /// Shows new views the tables just made, and lets go of the files that only older views need.
     ///
     /// Without this, the trees would keep them until the next write or flush: they number their own changes with the
     /// counter that numbers batches, and a view looks for the newest change below its own number.
     pub(super) fn publish_tables(&self) {
-        {
-            // No batch is half-way in, so everything numbered so far may be seen.
-            let _writer = lock(&self.writer);
-            self.visible.fetch_max(self.sequence.get(), Ordering::AcqRel);
-        }
+        self.show_tables();
         let watermark = self.watermark();
         for keyspace in Keyspace::ALL {
             let mut history = self.tree(keyspace).get_version_history_lock();
@@ -87,7 +130,7 @@ impl Shared {
     }
 }
 
-/// Takes flushed bytes off the account, or puts unflushed ones back on that of the active memtables, so that the next
+/// Takes flushed bytes off the account, or puts unflushed ones back on that of the active buffers, so that the next
 /// checkpoint counts them again.
 struct SealedBytes<'a> {
     shared: &'a Shared,

@@ -1,22 +1,24 @@
-//! What is needed to write to a tree and to read its newest values, without the tree's own lock.
+//! The parts of a keyspace: what is in memory, and the tables.
 //!
-//! A tree holds that lock while it syncs a new list of tables, which takes as long as the drive takes: with the dirty
-//! pages of a compaction in its queue, a second is not rare. Every write and look-up would wait for it. So we keep the
-//! tree's parts here, and replace them whenever we changed them: memtables are sealed and flushed by our checkpoints
-//! alone, tables change in our flushes and compactions alone. Views, which need the tree's history, use the tree itself.
+//! The tables' look-up is kept here too, because a tree holds its own lock while it syncs a new list of tables, which takes as long
+//! as the drive takes: with the dirty pages of a compaction in its queue, a second is not rare. Every write and look-up would
+//! wait for it. We replace the look-up whenever we changed the tables, which only our flushes and compactions do. Views, which
+//! need the tree's history, use the tree itself.
 
+use super::buffer::Buffer;
 use super::lock;
+use bytes::Bytes;
 use lsm_tree::table::filter::standard_bloom;
-use lsm_tree::{AbstractTree, InternalValue, Memtable, MemtableId, SeqNo, Slice, Tree};
+use lsm_tree::{AbstractTree, InternalValue, SeqNo, Tree};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// The newest entry of a key in the tables, markers of deleted keys included.
 type LookUp = Box<dyn Fn(&[u8]) -> lsm_tree::Result<Option<InternalValue>> + Send + Sync>;
 
 struct Parts {
-    active: Arc<Memtable>,
-    /// Newest first.
-    sealed: Vec<Arc<Memtable>>,
+    active: Arc<Buffer>,
+    /// To be flushed; newest first.
+    frozen: Vec<Arc<Buffer>>,
     tables: Arc<Tables>,
 }
 
@@ -26,7 +28,7 @@ struct Tables {
     look_up: LookUp,
 }
 
-/// The parts of one tree as of its last change.
+/// The parts of one keyspace as of its last change.
 pub(super) struct Image {
     parts: RwLock<Arc<Parts>>,
     /// Held while the parts are replaced.
@@ -35,53 +37,70 @@ pub(super) struct Image {
 
 impl Image {
     /// The parts of a tree just opened.
-    pub(super) fn of(tree: &Tree) -> Image {
-        let parts =
-            Parts { active: tree.active_memtable(), sealed: Vec::new(), tables: Arc::new(tables(tree)) };
+    pub(super) fn of(tree: &Tree, is_indexed: bool) -> Image {
+        let active = Arc::new(Buffer::new(is_indexed));
+        let parts = Parts { active, frozen: Vec::new(), tables: Arc::new(tables(tree)) };
         Image { parts: RwLock::new(Arc::new(parts)), change: Mutex::default() }
     }
 
-    /// The memtable to write to. It is not sealed while the caller holds the lock of writers.
-    pub(super) fn active(&self) -> Arc<Memtable> {
+    /// The buffer to write to. It is not frozen while the caller holds the lock of writers.
+    pub(super) fn active(&self) -> Arc<Buffer> {
         self.parts().active.clone()
     }
 
-    /// The newest value of a key.
-    pub(super) fn get(&self, key: &[u8]) -> lsm_tree::Result<Option<Slice>> {
+    /// All buffers, the newest first.
+    pub(super) fn buffers(&self) -> Vec<Arc<Buffer>> {
         let parts = self.parts();
-        let in_memory =
-            std::iter::once(&parts.active).chain(&parts.sealed).find_map(|m| m.get(key, SeqNo::MAX));
-        let found = match in_memory {
-            Some(entry) => Some(entry),
-            None => (parts.tables.look_up)(key)?,
-        };
-        Ok(found.filter(|entry| !entry.is_tombstone()).map(|entry| entry.value))
+        std::iter::once(&parts.active).chain(&parts.frozen).cloned().collect()
     }
 
-    /// Seals the tree's memtable, if there is something in it. The caller holds the lock of writers.
-    pub(super) fn seal(&self, tree: &Tree) {
+    /// The newest value of a key. `newest` is asked before the tables, and after the buffers: what it says is at least as new
+    /// as the tables seen here.
+    pub(super) fn get(
+        &self,
+        key: &[u8],
+        newest: impl FnOnce() -> Option<Bytes>,
+    ) -> lsm_tree::Result<Option<Bytes>> {
+        let parts = self.parts();
+        let mut buffers = std::iter::once(&parts.active).chain(&parts.frozen);
+        if let Some(value) = buffers.find_map(|buffer| buffer.get(key, SeqNo::MAX)) {
+            return Ok(value);
+        }
+        if let Some(value) = newest() {
+            return Ok(Some(value));
+        }
+        let found = (parts.tables.look_up)(key)?;
+        Ok(found.filter(|entry| !entry.is_tombstone()).map(|entry| Bytes::from(entry.value)))
+    }
+
+    /// Freezes the active buffer, if there is something in it. The caller holds the lock of writers.
+    pub(super) fn freeze(&self) {
         let _one_at_a_time = lock(&self.change);
-        let Some(sealed) = tree.rotate_memtable() else { return };
         let old = self.parts();
-        let sealed = std::iter::once(sealed).chain(old.sealed.iter().cloned()).collect();
-        self.replace(Parts { active: tree.active_memtable(), sealed, tables: old.tables.clone() });
+        if old.active.is_empty() {
+            return;
+        }
+        let frozen = std::iter::once(&old.active).chain(&old.frozen).cloned().collect();
+        self.replace(Parts { active: Arc::new(old.active.new_like()), frozen, tables: old.tables.clone() });
     }
 
-    /// The sealed memtables that the next flush writes.
-    pub(super) fn sealed_ids(&self) -> Vec<MemtableId> {
-        self.parts().sealed.iter().map(|memtable| memtable.id()).collect()
+    /// The buffers that the next flush writes, the newest first.
+    pub(super) fn frozen(&self) -> Vec<Arc<Buffer>> {
+        self.parts().frozen.clone()
     }
 
-    /// Takes over the tree's tables after a flush of these memtables, or after a compaction, of none.
-    pub(super) fn follow(&self, tree: &Tree, flushed: &[MemtableId]) {
+    /// Takes over the tree's tables after a flush of these buffers, or after a compaction, of none.
+    ///
+    /// After a flush, new views see the tables already, so that nobody sees neither.
+    pub(super) fn follow(&self, tree: &Tree, flushed: &[Arc<Buffer>]) {
         let fresh = Arc::new(tables(tree));
         let _one_at_a_time = lock(&self.change);
         let old = self.parts();
         // Another change may have overtaken this one; its tables then include what this one made.
         let tables = if old.tables.version < fresh.version { fresh } else { old.tables.clone() };
-        let sealed =
-            old.sealed.iter().filter(|memtable| !flushed.contains(&memtable.id())).cloned().collect();
-        self.replace(Parts { active: old.active.clone(), sealed, tables });
+        let is_left = |buffer: &&Arc<Buffer>| !flushed.iter().any(|flushed| Arc::ptr_eq(flushed, buffer));
+        let frozen = old.frozen.iter().filter(is_left).cloned().collect();
+        self.replace(Parts { active: old.active.clone(), frozen, tables });
     }
 
     fn parts(&self) -> Arc<Parts> {

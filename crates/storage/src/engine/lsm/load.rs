@@ -1,4 +1,4 @@
-//! Loading in bulk: sorted entries become tables without passing through memtables.
+//! Loading in bulk: sorted entries become tables without passing through buffers.
 //!
 //! The trees' own loader borrows its tree, so it lives on the stack of a thread of its own, which ends with the load.
 //! Tables that a load leaves behind when it is given up are in no list, and are removed like those of a failed flush.

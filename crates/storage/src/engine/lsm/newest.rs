@@ -1,10 +1,10 @@
-//! The newest values of keys lately written, by hash.
+//! The newest values of keys lately written and already flushed, by hash.
 //!
 //! Whoever applies a new version of a row needs the one it supersedes, and a row lately written is often read. In the
-//! memtable each look-up walks a skip list, with a miss of the processor's cache at every step; here it is one probe.
+//! tables each look-up searches filters, indexes and blocks; here it is one probe.
 //!
-//! Only the writer puts entries in, after the memtable has them, and it replaces or removes whatever was there for the
-//! key. So an entry is never older than what the memtable shows to somebody who looked before the write.
+//! Only a flush puts entries in, before what it flushed leaves the buffers, and it replaces or removes whatever was there for the
+//! key. Since everybody looks into the buffers first, an entry found here is the newest.
 
 use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -74,12 +74,15 @@ impl Newest {
         self.cache.get(&Probe { engine, key })
     }
 
-    /// Takes note of what was just written; `None` for a deletion.
-    pub(super) fn written(&self, engine: u64, key: Bytes, value: Option<Bytes>) {
+    /// Takes note of what leaves the buffers; `None` for a deletion. Copies it, so that it keeps nothing else in memory.
+    pub(super) fn flushed(&self, engine: u64, key: &[u8], value: Option<&Bytes>) {
         match value {
-            Some(value) if value.len() <= VALUE_BYTES_MAX => self.cache.insert(Place { engine, key }, value),
+            Some(value) if value.len() <= VALUE_BYTES_MAX => {
+                let place = Place { engine, key: Bytes::copy_from_slice(key) };
+                self.cache.insert(place, Bytes::copy_from_slice(value));
+            }
             _ => {
-                self.cache.remove(&Probe { engine, key: &key });
+                self.cache.remove(&Probe { engine, key });
             }
         }
     }
@@ -103,10 +106,10 @@ mod tests {
     fn a_value_too_large_to_keep_takes_the_older_one_away() {
         let newest = Newest::with_bytes(1 << 20);
         let key = Bytes::from_static(b"key");
-        newest.written(1, key.clone(), Some(Bytes::from_static(b"old")));
+        newest.flushed(1, &key, Some(&Bytes::from_static(b"old")));
         assert_eq!(newest.get(1, b"key").as_deref(), Some(b"old".as_slice()));
         assert_eq!(newest.get(2, b"key"), None, "another engine has keys of its own");
-        newest.written(1, key, Some(Bytes::from(vec![0; VALUE_BYTES_MAX + 1])));
+        newest.flushed(1, &key, Some(&Bytes::from(vec![0; VALUE_BYTES_MAX + 1])));
         assert_eq!(newest.get(1, b"key"), None);
     }
 
@@ -114,8 +117,8 @@ mod tests {
     fn a_deletion_takes_the_value_away() {
         let newest = Newest::with_bytes(1 << 20);
         let key = Bytes::from_static(b"key");
-        newest.written(1, key.clone(), Some(Bytes::from_static(b"old")));
-        newest.written(1, key, None);
+        newest.flushed(1, &key, Some(&Bytes::from_static(b"old")));
+        newest.flushed(1, &key, None);
         assert_eq!(newest.get(1, b"key"), None);
     }
 
@@ -128,7 +131,7 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let key = Bytes::from(format!("key {}", (seed >> 40) % 500));
             let value = Bytes::from(vec![(round % 251) as u8; (seed >> 50) as usize % 6_000]);
-            newest.written(1, key.clone(), Some(value.clone()));
+            newest.flushed(1, &key, Some(&value));
             last.insert(key, value);
             let probe = Bytes::from(format!("key {}", (seed >> 30) % 500));
             if let Some(found) = newest.get(1, &probe) {

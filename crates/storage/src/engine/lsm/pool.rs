@@ -1,6 +1,6 @@
 //! What all engines of a process share: caches, table files kept open, the write buffer, and a few threads.
 //!
-//! The write buffer is one sum over all memtables. When half of it is active, the engine that has most is checkpointed,
+//! The write buffer is one sum over what all engines have in memory. When half of it is active, the engine that has most is checkpointed,
 //! then the next; writers wait only when all of it is taken. Threads sleep until there is something to do, so an idle
 //! engine costs its place in a map.
 
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// A smaller write buffer would be checkpoints only.
 const WRITE_BUFFER_MIN: u64 = 1 << 16;
 
-/// Threads that run checkpoints. A checkpoint of a small memtable is mostly syncs, and the syncs of several stores take
+/// Threads that run checkpoints. A checkpoint of small buffers is mostly syncs, and the syncs of several stores take
 /// hardly longer than those of one.
 const CHECKPOINTERS: usize = 4;
 
@@ -43,9 +43,9 @@ pub(super) struct Core {
     /// Of [`Keyspace::Head`] of all engines.
     pub(super) newest: Newest,
     write_buffer: AtomicU64,
-    /// Bytes in active memtables.
+    /// Bytes in active buffers.
     active: AtomicU64,
-    /// Bytes in active and in sealed memtables.
+    /// Bytes in active and in frozen buffers.
     unflushed: AtomicU64,
     next_engine: AtomicU64,
     wanted: Mutex<Wanted>,
@@ -323,7 +323,7 @@ impl Core {
         self.unflushed.load(Ordering::Acquire)
     }
 
-    /// Bytes went into an active memtable.
+    /// Bytes went into an active buffer.
     pub(super) fn written(&self, bytes: u64) {
         self.unflushed.fetch_add(bytes, Ordering::AcqRel);
         let active = self.active.fetch_add(bytes, Ordering::AcqRel) + bytes;
@@ -335,7 +335,7 @@ impl Core {
         }
     }
 
-    /// Active memtables were sealed.
+    /// Active buffers were frozen.
     pub(super) fn sealed(&self, bytes: u64) {
         self.active.fetch_sub(bytes, Ordering::AcqRel);
     }
@@ -346,12 +346,12 @@ impl Core {
         self.wake();
     }
 
-    /// Sealed memtables are in tables.
+    /// Frozen buffers are in tables.
     pub(super) fn flushed(&self, bytes: u64) {
         self.unflushed.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// An engine is gone with all its memtables.
+    /// An engine is gone with all its buffers.
     pub(super) fn forget(&self, active: u64, unflushed: u64) {
         self.active.fetch_sub(active, Ordering::AcqRel);
         self.unflushed.fetch_sub(unflushed, Ordering::AcqRel);

@@ -1,7 +1,9 @@
 mod damage;
+mod model;
 
 use super::*;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Instant;
 
 type Entries = BTreeMap<Bytes, Bytes>;
@@ -222,9 +224,10 @@ fn flushed_memory_is_given_back() {
     assert!(0 < engine.stats().memtable_bytes);
     engine.checkpoint().unwrap();
     assert_eq!(engine.stats().memtable_bytes, 0);
-    for tree in &engine.shared.trees {
-        assert_eq!(tree.version_memtable_size_sum(), 0, "no old version of the tree holds on to a memtable");
-        assert_eq!(tree.version_free_list_len(), 0);
+    for (tree, image) in engine.shared.trees.iter().zip(&engine.shared.images) {
+        assert_eq!(image.buffers().len(), 1);
+        assert!(image.active().is_empty());
+        assert_eq!(tree.version_free_list_len(), 0, "no old version of the tree is held on to");
     }
 }
 

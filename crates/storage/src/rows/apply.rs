@@ -4,12 +4,18 @@ use super::codec::{self, TxOutcome, TxRecord};
 use super::retention::Raise;
 use super::{Rows, RowsError, meta};
 use crate::engine::{Keyspace, View, WriteBatch};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use skein_model::{TableId, TxClock, TxId, Value};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Most bytes of keys and values that share an allocation: whoever holds a single value holds all of them.
+const SHARED_BYTES_MAX: usize = 16 << 10;
 
 /// One version to be written; `None` as value writes a tombstone.
 #[derive(Debug, Clone, Copy)]
@@ -68,12 +74,13 @@ impl Changes<'_> {
     }
 }
 
-/// A row while a batch is put together. Versions are encoded.
+/// A row while a batch is put together. Keys and versions are encoded.
 struct Row {
+    key: Bytes,
     head: Option<(TxClock, Bytes)>,
     head_changed: bool,
-    /// Superseded versions to be put, by their time.
-    past: BTreeMap<TxClock, Bytes>,
+    /// Superseded versions to be put, by their time; of two for one time, the later counts.
+    past: Vec<(TxClock, Bytes)>,
 }
 
 impl Rows {
@@ -88,42 +95,51 @@ impl Rows {
         if fresh {
             meta::put_format(&mut batch);
         }
-        let mut rows: HashMap<Bytes, Row> = HashMap::new();
+        let writes: usize = changes.commits.iter().map(|commit| commit.writes.len()).sum();
+        let mut out = BytesMut::with_capacity(bytes_of(&changes).min(SHARED_BYTES_MAX));
+        let mut rows: Vec<Row> = Vec::with_capacity(writes);
+        let mut by_key: HashTable<usize> = HashTable::with_capacity(writes);
         let mut past = PastLookup { rows: self, view: None };
         for commit in &changes.commits {
             for write in &commit.writes {
-                let key = codec::head_key(write.table, write.key);
-                let row = match rows.entry(key) {
-                    std::collections::hash_map::Entry::Occupied(row) => row.into_mut(),
-                    std::collections::hash_map::Entry::Vacant(vacant) => {
-                        let row = self.load(vacant.key())?;
-                        vacant.insert(row)
+                let key = codec::put_head_key(write.table, write.key, &mut out);
+                let is_it = |row: &usize| rows[*row].key == key;
+                let place = by_key.entry(xxh3_64(&key), is_it, |row| xxh3_64(&rows[*row].key));
+                let row = match place {
+                    Entry::Occupied(place) => *place.get(),
+                    Entry::Vacant(place) => {
+                        let row = self.load(key)?;
+                        place.insert(rows.len());
+                        rows.push(row);
+                        rows.len() - 1
                     }
                 };
-                let version = codec::encode_version(commit.time, write.value);
-                row.place(commit.time, version, write, &mut past)?;
+                let version = codec::encode_version(commit.time, write.value, &mut out);
+                rows[row].place(commit.time, version, write, &mut past, &mut out)?;
             }
             let record = TxRecord {
                 outcome: TxOutcome::Committed(commit.time),
                 fingerprint: commit.fingerprint,
                 decided_at: commit.time,
             };
-            batch.push(Keyspace::Tx, codec::tx_key(commit.id), record.encode());
+            let key = codec::put_tx_key(commit.id, &mut out);
+            batch.push(Keyspace::Tx, key, record.put(&mut out));
         }
         for (id, record) in &changes.records {
-            batch.push(Keyspace::Tx, codec::tx_key(id), record.encode());
+            let key = codec::put_tx_key(id, &mut out);
+            batch.push(Keyspace::Tx, key, record.put(&mut out));
         }
         let mut prefix = Vec::new();
-        for (key, row) in rows {
+        for row in rows {
             if !row.past.is_empty() {
-                let (table, row_key) = codec::split_head_key(&key).unwrap_or((TableId(0), &[]));
+                let (table, row_key) = codec::split_head_key(&row.key).unwrap_or((TableId(0), &[]));
                 codec::past_prefix(table, row_key, &mut prefix);
                 for (time, version) in row.past {
-                    batch.push(Keyspace::Past, codec::past_key(&prefix, time), version);
+                    batch.push(Keyspace::Past, codec::put_past_key(&prefix, time, &mut out), version);
                 }
             }
             if let (true, Some((_, version))) = (row.head_changed, row.head) {
-                batch.push(Keyspace::Head, key, version);
+                batch.push(Keyspace::Head, row.key, version);
             }
         }
         meta::put_applied(&mut batch, changes.applied.clone());
@@ -156,17 +172,26 @@ impl Rows {
         Ok(())
     }
 
-    fn load(&self, head_key: &[u8]) -> Result<Row, RowsError> {
-        let head = match self.engine().get(Keyspace::Head, head_key)? {
+    fn load(&self, key: Bytes) -> Result<Row, RowsError> {
+        let head = match self.engine().get(Keyspace::Head, &key)? {
             None => None,
             Some(head) => {
                 let (time, _) = codec::decode_stamp(&head)
-                    .map_err(|e| RowsError::undecodable(Keyspace::Head, head_key, e))?;
+                    .map_err(|e| RowsError::undecodable(Keyspace::Head, &key, e))?;
                 Some((time, head))
             }
         };
-        Ok(Row { head, head_changed: false, past: BTreeMap::new() })
+        Ok(Row { key, head, head_changed: false, past: Vec::new() })
     }
+}
+
+/// Bytes that changes take when encoded, but for what they supersede.
+fn bytes_of(changes: &Changes<'_>) -> usize {
+    const WRITE: usize = 24;
+    const TX: usize = 48;
+    let writes = changes.commits.iter().flat_map(|commit| &commit.writes);
+    let bytes = writes.map(|w| WRITE + w.key.len() + w.value.map_or(0, |value| value.bytes.len()));
+    bytes.sum::<usize>() + (changes.commits.len() + changes.records.len()) * TX
 }
 
 impl Row {
@@ -177,6 +202,7 @@ impl Row {
         version: Bytes,
         write: &Write<'_>,
         past: &mut PastLookup<'_>,
+        out: &mut BytesMut,
     ) -> Result<(), RowsError> {
         match self.head.take() {
             None => {
@@ -184,14 +210,14 @@ impl Row {
                 self.head_changed = true;
             }
             Some((head_time, head)) if head_time < time => {
-                self.past.insert(head_time, codec::restamp(&head, time));
+                self.past.push((head_time, codec::restamp(&head, time, out)));
                 self.head = Some((time, version));
                 self.head_changed = true;
             }
             Some((head_time, head)) => {
                 self.head = Some((head_time, head));
                 if time < head_time {
-                    self.place_below(time, version, head_time, write, past)?;
+                    self.place_below(time, version, head_time, write, past, out)?;
                 }
             }
         }
@@ -206,6 +232,7 @@ impl Row {
         head_time: TxClock,
         write: &Write<'_>,
         past: &mut PastLookup<'_>,
+        out: &mut BytesMut,
     ) -> Result<(), RowsError> {
         let mut versions = past.of(write.table, write.key)?;
         versions.extend(self.past.iter().map(|(time, version)| (*time, version.clone())));
@@ -215,9 +242,9 @@ impl Row {
         let above = versions.range((Bound::Excluded(time), Bound::Excluded(head_time))).next();
         let successor = above.map_or(head_time, |(successor, _)| *successor);
         if let Some((predecessor, below)) = versions.range(..time).next_back() {
-            self.past.insert(*predecessor, codec::restamp(below, time));
+            self.past.push((*predecessor, codec::restamp(below, time, out)));
         }
-        self.past.insert(time, codec::restamp(&version, successor));
+        self.past.push((time, codec::restamp(&version, successor, out)));
         Ok(())
     }
 }

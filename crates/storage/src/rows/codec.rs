@@ -95,8 +95,15 @@ pub(super) fn decode_stamp(encoded: &[u8]) -> Result<(TxClock, bool), DecodeErro
     Ok((TxClock(u64::from_le_bytes(*stamp)), flags & LIVE != 0))
 }
 
-/// Encodes a version with its stamp. A media type is at most 65,535 bytes; the limit upstream is far lower.
-pub(super) fn encode_version(stamp: TxClock, value: Option<&Value>) -> Bytes {
+/// Takes what was just written to `out` off it. Keys and values of a batch share a few allocations this way, instead of having one or
+/// two each.
+pub(super) fn take(out: &mut BytesMut) -> Bytes {
+    out.split().freeze()
+}
+
+/// Encodes a version with its stamp, as a part of `out`, which is empty before and afterwards. A media type is at most 65,535
+/// bytes; the limit upstream is far lower.
+pub(super) fn encode_version(stamp: TxClock, value: Option<&Value>, out: &mut BytesMut) -> Bytes {
     let other = match value.map(|value| &value.content_type) {
         Some(ContentType::Other(media_type)) => Some(media_type),
         Some(ContentType::Json) | None => None,
@@ -105,7 +112,7 @@ pub(super) fn encode_version(stamp: TxClock, value: Option<&Value>) -> Bytes {
         + 1
         + other.map_or(0, |media_type| 2 + media_type.len())
         + value.map_or(0, |value| value.bytes.len());
-    let mut out = BytesMut::with_capacity(size);
+    out.reserve(size);
     out.put_u64_le(stamp.0);
     out.put_u8(if value.is_some() { LIVE } else { 0 } | if other.is_some() { OTHER } else { 0 });
     if let Some(media_type) = other {
@@ -117,23 +124,28 @@ pub(super) fn encode_version(stamp: TxClock, value: Option<&Value>) -> Bytes {
     if let Some(value) = value {
         out.put_slice(&value.bytes);
     }
-    out.freeze()
+    take(out)
 }
 
-/// The same version under another stamp.
-pub(super) fn restamp(encoded: &[u8], stamp: TxClock) -> Bytes {
-    let mut out = BytesMut::with_capacity(encoded.len());
+/// The same version under another stamp, as a part of `out`.
+pub(super) fn restamp(encoded: &[u8], stamp: TxClock, out: &mut BytesMut) -> Bytes {
+    out.reserve(encoded.len());
     out.put_u64_le(stamp.0);
     out.put_slice(encoded.get(STAMP_BYTES..).unwrap_or_default());
-    out.freeze()
+    take(out)
 }
 
 /// `| table: u64 be | key |`
 pub(super) fn head_key(table: TableId, key: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(8 + key.len());
+    put_head_key(table, key, &mut BytesMut::new())
+}
+
+/// As [`head_key`], as a part of `out`.
+pub(super) fn put_head_key(table: TableId, key: &[u8], out: &mut BytesMut) -> Bytes {
+    out.reserve(8 + key.len());
     out.put_u64(table.0);
     out.put_slice(key);
-    out.freeze()
+    take(out)
 }
 
 /// Table and key of a head key; `None` if it is too short.
@@ -163,10 +175,15 @@ pub(super) fn escape(key: &[u8], out: &mut Vec<u8>) {
 
 /// The past key of a row's version, given the row's [`past_prefix`]. Newer versions sort first.
 pub(super) fn past_key(prefix: &[u8], time: TxClock) -> Bytes {
-    let mut out = BytesMut::with_capacity(prefix.len() + 8);
+    put_past_key(prefix, time, &mut BytesMut::new())
+}
+
+/// As [`past_key`], as a part of `out`.
+pub(super) fn put_past_key(prefix: &[u8], time: TxClock, out: &mut BytesMut) -> Bytes {
+    out.reserve(prefix.len() + 8);
     out.put_slice(prefix);
     out.put_u64(!time.0);
-    out.freeze()
+    take(out)
 }
 
 /// The row's prefix and the version's time; `None` if it is too short for a past key.
@@ -177,10 +194,15 @@ pub(super) fn split_past_key(encoded: &[u8]) -> Option<(&[u8], TxClock)> {
 
 /// `| 01 | ID |`; the first byte keeps the key of the ID zero from being empty.
 pub(super) fn tx_key(id: &TxId) -> Bytes {
-    let mut out = BytesMut::with_capacity(1 + id.as_be_bytes().len());
+    put_tx_key(id, &mut BytesMut::new())
+}
+
+/// As [`tx_key`], as a part of `out`.
+pub(super) fn put_tx_key(id: &TxId, out: &mut BytesMut) -> Bytes {
+    out.reserve(1 + id.as_be_bytes().len());
     out.put_u8(1);
     out.put_slice(id.as_be_bytes());
-    out.freeze()
+    take(out)
 }
 
 /// How a transaction ended.
@@ -221,7 +243,12 @@ pub struct TxRecord {
 impl TxRecord {
     /// The record as it is stored.
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(29);
+        self.put(&mut BytesMut::new())
+    }
+
+    /// As [`TxRecord::encode`], as a part of `out`.
+    pub(super) fn put(&self, out: &mut BytesMut) -> Bytes {
+        out.reserve(29);
         let kind = match self.outcome {
             TxOutcome::Committed(_) => 1,
             TxOutcome::Collision { .. } => 2,
@@ -240,7 +267,7 @@ impl TxRecord {
             }
             TxOutcome::Aborted => {}
         }
-        out.freeze()
+        take(out)
     }
 
     /// Reads a stored record; every byte has to be accounted for.

@@ -212,10 +212,21 @@ impl EntryBuilder {
     }
 }
 
+/// Bytes of a decision without ID and writes.
+const DECISION_BYTES_MIN: usize = 27;
+
+/// Bytes of a tombstone under an empty key.
+const WRITE_BYTES_MIN: usize = 11;
+
 /// Takes fields off the front of an entry, or says at which one the bytes end.
 struct Reader(Bytes);
 
 impl Reader {
+    /// How many of `count` parts of at least so many bytes there can be, to make room for.
+    fn at_most(&self, count: u32, bytes_min: usize) -> usize {
+        (count as usize).min(self.0.len() / bytes_min)
+    }
+
     fn need(&self, bytes: usize, what: &'static str) -> Result<(), EntryError> {
         if self.0.len() < bytes { Err(EntryError::Malformed { what }) } else { Ok(()) }
     }
@@ -275,8 +286,9 @@ impl Entry {
         let proposer = r.u64("proposer")?;
         let sequence = r.u64("sequence")?;
         let ceiling = TxClock(r.u64("ceiling")?);
-        let mut decisions = Vec::new();
-        for _ in 0..r.u32("decision count")? {
+        let count = r.u32("decision count")?;
+        let mut decisions = Vec::with_capacity(r.at_most(count, DECISION_BYTES_MIN));
+        for _ in 0..count {
             decisions.push(decode_decision(&mut r)?);
         }
         let mut horizons = Vec::new();
@@ -318,7 +330,7 @@ fn decode_decision(r: &mut Reader) -> Result<Decision, EntryError> {
     if count != 0 && !matches!(outcome, Outcome::Committed(_)) {
         return Err(EntryError::Malformed { what: "write count" });
     }
-    let mut writes = Vec::new();
+    let mut writes = Vec::with_capacity(r.at_most(count, WRITE_BYTES_MIN));
     for _ in 0..count {
         let table = TableId(r.u64("table")?);
         let key_len = r.u16("key length")?;

@@ -179,14 +179,14 @@ impl World {
             7 => {
                 // The oldest message, changed.
                 let changed = self.wires.get_mut(&(one, other)).and_then(VecDeque::front_mut).map(|bytes| {
-                    let mut copy = bytes.to_vec();
+                    let mut copy = bytes.to_bytes().to_vec();
                     let place = usize::from(take.byte()) % copy.len().max(1);
                     match take.byte() {
                         0 => copy.truncate(place),
                         1 => copy.extend_from_slice(take.bytes(8)),
                         bits => copy[place] ^= bits,
                     }
-                    *bytes = copy.into();
+                    *bytes = Bytes::from(copy).into();
                 });
                 self.honest &= changed.is_none();
                 self.arrive(one, other);
@@ -196,7 +196,10 @@ impl World {
                 let from = if op & 8 == 0 { peer(other) } else { peer(PEERS) };
                 let length = take.number().min(4096) as usize;
                 self.honest = false;
-                self.tell(one, Input::Received { from, bytes: Bytes::copy_from_slice(take.bytes(length)).into() });
+                self.tell(
+                    one,
+                    Input::Received { from, bytes: Bytes::copy_from_slice(take.bytes(length)).into() },
+                );
             }
             10 | 11 => {
                 self.sent += 1;

@@ -3,7 +3,7 @@
 use crate::machine::MachineError;
 use skein_storage::log::LogError;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 /// Why a replica stopped for good; a restart finds out what survived.
@@ -54,45 +54,71 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Called with the first failure, by whoever found it; must not block.
+/// Called with the first failure, by whoever found it and before anybody else hears of it; must not block.
 pub type OnFailure = Arc<dyn Fn(&Failure) + Send + Sync>;
 
 /// A replica's failure, if it has one; clones share it. The first reason stays.
+///
+/// The owner is told first: whoever acts on a failure (Raft, which stops leading) finds that the owner knows why.
 #[derive(Clone)]
 pub(crate) struct Health {
-    failure: Arc<watch::Sender<Option<Failure>>>,
+    first: Arc<OnceLock<Failure>>,
+    tell: Arc<watch::Sender<Option<Failure>>>,
     on_failure: OnFailure,
 }
 
 impl Health {
     pub(crate) fn new(on_failure: OnFailure) -> Health {
-        Health { failure: Arc::new(watch::channel(None).0), on_failure }
+        Health { first: Arc::default(), tell: Arc::new(watch::channel(None).0), on_failure }
     }
 
+    /// Notes a failure. Returns when the owner was told of the first one, whoever tells it.
     pub(crate) fn fail(&self, failure: Failure) {
-        let first = self.failure.send_if_modified(|present| {
-            let first = present.is_none();
-            if first {
-                *present = Some(failure.clone());
-            }
-            first
+        let mut first = false;
+        let failure = self.first.get_or_init(|| {
+            first = true;
+            (self.on_failure)(&failure);
+            failure
         });
         if first {
-            (self.on_failure)(&failure);
+            self.tell.send_replace(Some(failure.clone()));
         }
     }
 
     pub(crate) fn failure(&self) -> Option<Failure> {
-        self.failure.borrow().clone()
+        self.first.get().cloned()
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Option<Failure>> {
-        self.failure.subscribe()
+        self.tell.subscribe()
     }
 }
 
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Health").field("failure", &self.failure()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_hears_of_a_failure_before_anybody_can_act_on_it() {
+        let others: Arc<OnceLock<watch::Receiver<Option<Failure>>>> = Arc::default();
+        let told = Arc::new(watch::channel(0).0);
+        let (seen, count) = (others.clone(), told.clone());
+        let health = Health::new(Arc::new(move |_| {
+            let acted = seen.get().is_some_and(|others| others.borrow().is_some());
+            assert!(!acted, "others were told first");
+            count.send_modify(|times| *times += 1);
+        }));
+        assert!(others.set(health.watch()).is_ok());
+        health.fail(Failure::DiskFailed("first".to_owned()));
+        health.fail(Failure::Closed);
+        assert_eq!(*told.borrow(), 1);
+        let first = Some(Failure::DiskFailed("first".to_owned()));
+        assert_eq!((health.failure(), &*others.get().unwrap().borrow()), (first.clone(), &first));
     }
 }

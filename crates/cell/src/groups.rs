@@ -195,6 +195,9 @@ impl Inner {
                 continue;
             }
             match self.groups().get(facts.group) {
+                // The atlas is ahead of the members while a move that was called off is taken back: then it is the others who
+                // have to be waited for, and not here, where nothing of this peer's runs yet.
+                Some(replica) if replica.status().members.iter().any(|it| it.replica != self.me()) => {}
                 Some(replica) => replica.leads().await?,
                 None => Cohort::open(self.cohort_options(facts.group)).await.map(drop)?,
             }

@@ -20,6 +20,21 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
+/// Longest path and query that a server takes, in bytes.
+const PATH_BYTES_MAX: usize = 65_534;
+
+/// Refuses a path that no peer would take, which would be tried in vain until the deadline.
+pub(crate) fn check_path(path: &str) -> Result<(), Error> {
+    if PATH_BYTES_MAX < path.len() {
+        let why = format!(
+            "percent-encoded they make {} bytes, and at most {PATH_BYTES_MAX} are allowed",
+            path.len()
+        );
+        return Err(Error::Invalid { what: "keys", why });
+    }
+    Ok(())
+}
+
 /// A request, and what has to be known to repeat it.
 #[derive(Debug)]
 pub(crate) struct Errand<'a> {
@@ -57,6 +72,7 @@ impl Inner {
     }
 
     async fn run_inside(&self, errand: &Errand<'_>) -> Result<Answer, Error> {
+        check_path(&errand.call.path)?;
         let mut progress = self.begin();
         let permit = timeout_at(errand.deadline, self.under_way.acquire()).await;
         // The semaphore is never closed.

@@ -2,7 +2,7 @@
 
 use crate::answer::{Answer, Verdict};
 use crate::client::{Client, Inner};
-use crate::errand::{Errand, Home, error_of};
+use crate::errand::{Errand, Home, check_path, error_of};
 use crate::error::Error;
 use crate::pool::{Call, Fault};
 use crate::rows::{Table, check_key, encode};
@@ -212,6 +212,9 @@ impl SliceTask {
         let begun = Instant::now();
         let mut tried = 0;
         let failed = loop {
+            if let Err(error) = check_path(&self.target()) {
+                break error;
+            }
             let order = self.inner.order(Home::Slice(self.slice, self.options.slices));
             let before = self.at.clone();
             let mut last = "no peer is known".to_owned();

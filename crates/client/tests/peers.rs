@@ -361,6 +361,11 @@ async fn arguments_that_cannot_be_are_refused_before_anything_is_sent() {
     assert!(matches!(client.put(&table, "k", bad).await, Err(Error::Invalid { what: "content type", .. })));
     let slices = ScanOptions { slices: 3, ..ScanOptions::default() };
     assert!(matches!(client.scan(&table, slices).await, Err(Error::Invalid { what: "slices", .. })));
+    // Each of them would do.
+    let (start, end) = (vec![0; 16 * 1024].into(), Some(vec![1; 16 * 1024].into()));
+    let keys = ScanOptions { start, end, until: Some(TxClock(1)), ..ScanOptions::default() };
+    let first = client.scan(&table, keys).await.unwrap().next().await;
+    assert!(matches!(first, Some(Err(Error::Invalid { what: "keys", .. }))), "{first:?}");
     let nothing = client.commit(&Batch::new().put(&table, &key, json(&1).unwrap())).await;
     assert!(matches!(nothing, Err(Error::Invalid { what: "key", .. })));
     assert!(peer.rows().is_empty());

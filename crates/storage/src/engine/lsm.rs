@@ -172,6 +172,14 @@ impl LsmEngine {
         EnginePool::new(options)?.open(dir)
     }
 
+    /// Whether there is a store in `dir` whose creation was completed; changes nothing. One whose creation was cut short holds nothing, and is
+    /// begun again when it is opened.
+    ///
+    /// Errors: as [`LsmEngine::open`], for what is damaged in what says which tables there are.
+    pub fn is_there(dir: &Path) -> Result<bool, EngineError> {
+        check::before_open(dir)
+    }
+
     /// A way to this engine that does not keep it open.
     pub(crate) fn store_ref(&self) -> StoreRef {
         StoreRef::to(&self.shared)

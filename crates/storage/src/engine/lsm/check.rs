@@ -15,8 +15,9 @@ const MARKER_MAGIC: &[u8; 8] = b"SkeinSt1";
 /// Layout of the store's directory: which trees there are, and what format they have.
 const FORMAT: u32 = 1;
 
-/// Tests everything that says which tables there are, before the trees trust it. A store that is not there is fine.
-pub(super) fn before_open(dir: &Path) -> Result<(), EngineError> {
+/// Tests everything that says which tables there are, before the trees trust it. A store that is not there is fine; says whether it
+/// is.
+pub(super) fn before_open(dir: &Path) -> Result<bool, EngineError> {
     let complete = read_marker(dir)?;
     for keyspace in Keyspace::ALL {
         let path = dir.join(keyspace.name());
@@ -37,7 +38,7 @@ pub(super) fn before_open(dir: &Path) -> Result<(), EngineError> {
             Err(e) => return Err(io_error("look for", &current, e)),
         }
     }
-    Ok(())
+    Ok(complete)
 }
 
 /// Marks the store as fully created, durably.

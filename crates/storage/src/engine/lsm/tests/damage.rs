@@ -185,6 +185,20 @@ fn what_a_crash_left_half_written_is_no_damage() {
 }
 
 #[test]
+fn asking_whether_a_store_is_there_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    assert!(LsmEngine::is_there(dir.path()).unwrap());
+    std::fs::remove_file(dir.path().join("STORE")).unwrap();
+    let before = files(dir.path());
+    assert!(!LsmEngine::is_there(dir.path()).unwrap());
+    assert_eq!(files(dir.path()), before);
+    store(dir.path());
+    std::fs::remove_file(dir.path().join("STORE")).unwrap();
+    assert!(LsmEngine::is_there(dir.path()).is_err(), "there are tables");
+}
+
+#[test]
 fn a_creation_cut_short_is_begun_again() {
     let whole = tempfile::tempdir().unwrap();
     drop(open(whole.path()));
